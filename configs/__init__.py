@@ -1,0 +1,1 @@
+"""Hydra groups in YAML, and the loader that turns a composed node into a frozen dataclass."""

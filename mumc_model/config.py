@@ -1,0 +1,222 @@
+"""What a MUMC run is made of: the model, its objective, and the two ways of training it.
+
+Frozen, keyword-only and checked once, here. No torch: the server, the planner and `--help` read these too.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mumc_model.errors import ConfigError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_share(name: str, value: float) -> None:
+    _require(0.0 <= value <= 1.0, f"{name} is {value}, but it is a share: choose it between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """The image encoder, a ViT."""
+
+    image_size: int
+    """Side of the square input in pixels."""
+    patch_size: int
+    """Side of a patch in pixels; the image side is a multiple of it."""
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+    stem: Literal["linear", "conv"] = "linear"
+    """`linear` is ViT's patch embedding; `conv` (3x3 convolutions of stride 2, GroupNorm) learns far faster from little data."""
+    pos_embed: Literal["sincos", "learned"] = "sincos"
+    """`sincos` is fixed in pre-training, as in the paper; `learned` is trained."""
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that do not divide."""
+        _require(
+            self.image_size % self.patch_size == 0,
+            f"vision.image_size {self.image_size} is not a multiple of vision.patch_size {self.patch_size}",
+        )
+        _require(self.width % self.heads == 0, f"vision.width {self.width} is not a multiple of {self.heads} heads")
+        _require(
+            self.stem == "linear" or self.patch_size & (self.patch_size - 1) == 0,
+            f"vision.stem=conv halves the image at each step, so patch_size {self.patch_size} must be a power of two",
+        )
+        _require(
+            self.pos_embed == "learned" or self.width % 4 == 0,
+            f"vision.pos_embed=sincos needs a width that is a multiple of 4, not {self.width}",
+        )
+
+    @property
+    def patches(self) -> int:
+        """Number of patches of a whole image."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """BERT: the first `text_layers` read text, the next `fusion_layers` cross-attend to the image."""
+
+    width: int
+    text_layers: int
+    fusion_layers: int
+    heads: int
+    vocab_size: int = 0
+    """Number of tokens; 0 takes the size of the run's vocabulary."""
+    max_positions: int = 512
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that do not divide."""
+        _require(self.width % self.heads == 0, f"text.width {self.width} is not a multiple of {self.heads} heads")
+        _require_share("text.dropout", self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """MUMC: two encoders, two projections into one space, a matching head."""
+
+    vision: VisionConfig
+    text: TextConfig
+    projection: int = 256
+    """Width of the shared embedding space."""
+    queue_size: int = 0
+    """Teacher features kept as extra negatives; 0 keeps none."""
+    temperature: float = 0.07
+    """Start of the learned temperature, clamped to [0.001, 0.5]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """Where the encoders start. Empty: at random."""
+
+    vision: str = ""
+    """A timm model name, or a local folder or `.safetensors` file."""
+    text: str = ""
+    """A Hugging Face model name, or a local folder or `.safetensors` file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """The weight of each loss and the constants of MUMC; a loss of weight 0 costs nothing."""
+
+    mcl: float = 1.0
+    """Multimodal contrastive: image to text and text to image."""
+    ucl: float = 1.0
+    """Unimodal contrastive: image to image and text to text."""
+    itm: float = 1.0
+    """Image-text matching on hard negatives."""
+    mlm: float = 1.0
+    """Masked language modelling, conditioned on the image."""
+    mim: float = 0.0
+    """Masked image modelling: the dropped patches' normalised pixels."""
+    patch_drop: float = 0.15
+    """Share of patches that each view leaves out."""
+    mlm_probability: float = 0.15
+    """Share of tokens that are predicted."""
+    distill: float = 0.4
+    """Final weight alpha of the teacher's soft targets; 0 gives hard targets."""
+    distill_ramp_steps: int = 0
+    """Steps over which alpha rises linearly from 0; 0 starts at its final value."""
+    momentum: float = 0.995
+    """Share of itself that the EMA teacher keeps at each step."""
+    mask_equal_captions: bool = False
+    """Pairs whose captions read the same are not counted as negatives of one another."""
+    mim_depth: int = 1
+    """Blocks of the light decoder that reconstructs dropped patches."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights and shares outside their range."""
+        weights = {"mcl": self.mcl, "ucl": self.ucl, "itm": self.itm, "mlm": self.mlm, "mim": self.mim}
+        for name, weight in weights.items():
+            _require(weight >= 0, f"objective.{name} is {weight}; a loss weight is 0 (off) or positive")
+        _require(any(weights.values()), "every loss of the objective has weight 0; switch at least one on")
+        for name in ("patch_drop", "mlm_probability", "distill", "momentum"):
+            _require_share(f"objective.{name}", getattr(self, name))
+        _require(
+            self.mim == 0 or self.patch_drop > 0,
+            "objective.mim reconstructs dropped patches, but patch_drop is 0; drop some or set mim to 0",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with warm-up and one schedule over the whole run."""
+
+    lr: float = 3e-4
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    schedule: Literal["cosine", "exponential", "constant"] = "cosine"
+    warmup_steps: int = 0
+    """Linear warm-up at the start of the run."""
+    rewarm_steps: int = 0
+    """Linear warm-up at the start of each later round, when the merged weights are new to the optimiser."""
+    final_lr_share: float = 0.0
+    """The rate at the end, as a share of `lr` (cosine and exponential)."""
+    clip_norm: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Local pre-training at a site."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    batch_size: int = 32
+    """Records in one optimiser step."""
+    accumulation: int = 1
+    """Micro-batches that make up one optimiser step; contrastive negatives stay within a micro-batch."""
+    caption_tokens: int = 25
+    """Longest caption in tokens, [CLS] and [SEP] included."""
+    crop_scale: float = 0.6
+    """Smallest share of the image that a random crop keeps; 1 does not crop."""
+    prox_mu: float = 0.0
+    """FedProx: weight of the squared distance to the weights the round began with."""
+    keep_optimizer: bool = True
+    """Keep Adam's moments at the site between rounds."""
+
+    def __post_init__(self) -> None:
+        """Refuse batches that do not divide."""
+        _require(self.batch_size >= 2, f"pretrain.batch_size is {self.batch_size}; contrast needs at least 2 records")
+        _require(
+            self.accumulation >= 1 and self.batch_size % self.accumulation == 0,
+            f"pretrain.batch_size {self.batch_size} is not a multiple of pretrain.accumulation {self.accumulation}",
+        )
+        _require(0 < self.crop_scale <= 1, f"pretrain.crop_scale is {self.crop_scale}; choose it in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Fine-tuning for visual question answering at a site."""
+
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=2e-5))
+    steps: int = 300
+    batch_size: int = 8
+    image_size: int = 0
+    """Side in pixels; 0 keeps the pre-training size. Position embeddings are interpolated."""
+    question_tokens: int = 25
+    answer_tokens: int = 12
+    decoder_layers: int = 0
+    """Layers of the answer decoder; 0 takes as many as there are fusion layers."""
+    distill: float = 0.4
+    """Weight of the momentum teacher's soft targets; 0 trains without a teacher."""
+    momentum: float = 0.995
+    freeze: Literal["none", "vision", "encoders"] = "none"
+    """What keeps the merged weights: nothing, the image encoder, or both encoders."""
+    select_every: int = 50
+    """Steps between looks at the validation split; the best look is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that a site needs to know to train: plain values only, sent by the server as JSON."""
+
+    model: ModelConfig
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)

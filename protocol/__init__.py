@@ -1,0 +1,1 @@
+"""What a site and the server agree on to the byte."""

@@ -1,0 +1,1 @@
+"""Federations on one machine: partitions, engines, experiments and their reports."""
