@@ -1,0 +1,41 @@
+"""The site's own facts: `site.yaml`, written and read only at the site."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from configs.loader import ConfigurationError, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteConfig:
+    """What the site says of itself; a run never changes it."""
+
+    name: str
+    """The pseudonym under which the federation knows this site."""
+    unit: Literal["patient", "image"] = "patient"
+    """What one privacy unit is; public sets without patients say `image`."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:1`."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` runs the forward pass under autocast; weights and sums stay float32."""
+    bad_share: float = 0.01
+    """Largest share of unusable records that is skipped; above it the site stops with an error."""
+
+
+def read_site_config(root: Path) -> SiteConfig:
+    """The parsed `site.yaml` of a site folder.
+
+    Raises:
+        ConfigurationError: the file is absent, not YAML, or has an unknown key.
+    """
+    path = root / "site.yaml"
+    if not path.is_file():
+        raise ConfigurationError(f"{path} is missing; a site folder has one (mumc-site import writes it)")
+    try:
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
+    return load(SiteConfig, node or {}, "site.yaml")
