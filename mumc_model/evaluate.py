@@ -1,0 +1,146 @@
+"""Right or wrong: one row an answer, accuracy by kind of question, and what no image could tell.
+
+No torch: the report and the simulation read rows that a site wrote.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol, Self
+
+from mumc_model.errors import DataError
+from mumc_model.normalise import normalise_answer
+
+Metrics = dict[str, Any]
+"""Nested dictionary of numbers."""
+
+
+class Question(Protocol):
+    """What a baseline that never sees the image may look at; a `VqaRecord` is one."""
+
+    @property
+    def question(self) -> str:
+        """The question's text."""
+
+    @property
+    def answer(self) -> str:
+        """The true answer."""
+
+    @property
+    def question_type(self) -> str:
+        """What is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRow:
+    """One test question answered; a line of the site's own disk. Never leaves the site as it is."""
+
+    image: str
+    """Key of the image, the cluster of the intervals."""
+    question_type: str
+    answer_type: str
+    """OPEN or CLOSED."""
+    truth: str
+    prediction: str
+    correct: bool
+    confidence: float
+    """Probability of the prediction among the candidate answers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """The row that `to_dict` wrote.
+
+        Raises:
+            DataError: a field is missing or unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(row) != names:
+            missing, unknown = sorted(names - set(row)), sorted(set(row) - names)
+            raise DataError(
+                f"an answer row lacks the fields {missing} and has the unknown fields {unknown}; "
+                "evaluate again with this version"
+            )
+        return cls(**row)
+
+
+def is_correct(prediction: object, truth: object, normaliser: str = "mumc") -> bool:
+    """Whether both read exactly the same once normalised; part of the truth is not the truth."""
+    return normalise_answer(prediction, normaliser) == normalise_answer(truth, normaliser)
+
+
+def score(rows: Sequence[AnswerRow]) -> Metrics:
+    """Number, number right and accuracy: overall, open, closed and by question type; a group without rows is left out.
+
+    Suppresses nothing: whoever shows or sends these numbers applies the site's policy on small groups first.
+
+    Raises:
+        DataError: no rows.
+    """
+    if not rows:
+        raise DataError("there are no answered questions to score; give the site a test split")
+    metrics: Metrics = {"overall": _accuracy(rows)}
+    for answer_type, members in _grouped(rows, lambda row: row.answer_type).items():
+        if answer_type in ("OPEN", "CLOSED"):
+            metrics[answer_type.lower()] = _accuracy(members)
+    by_type = _grouped(rows, lambda row: row.question_type)
+    metrics["by_question_type"] = {name: _accuracy(by_type[name]) for name in sorted(by_type)}
+    return metrics
+
+
+def out_of_list_share(candidates: Iterable[str], truths: Sequence[str], normaliser: str = "mumc") -> float:
+    """Share of true answers that no candidate can give: the ceiling of ranking is one minus this."""
+    known = {normalise_answer(candidate, normaliser) for candidate in candidates}
+    return sum(normalise_answer(truth, normaliser) not in known for truth in truths) / max(1, len(truths))
+
+
+def majority(train: Sequence[Question], test: Sequence[Question]) -> list[str]:
+    """For each test question the most frequent training answer of its type, or of all where the type is new."""
+    overall = _most_frequent(train, lambda _: "")
+    by_type = _most_frequent(train, lambda row: row.question_type)
+    return [by_type.get(row.question_type, overall[""]) for row in test]
+
+
+def question_only(train: Sequence[Question], test: Sequence[Question]) -> list[str]:
+    """For each test question the most frequent training answer to the same words, then of its type, then of all."""
+    by_text = _most_frequent(train, lambda row: _plain(row.question))
+    fallback = majority(train, test)
+    return [by_text.get(_plain(row.question), guess) for row, guess in zip(test, fallback, strict=True)]
+
+
+def chance(test: Sequence[Question], normaliser: str = "mumc") -> float:
+    """Expected accuracy of a uniform guess among the answers that a question's type has in the test."""
+    options: dict[str, set[str]] = defaultdict(set)
+    for row in test:
+        options[row.question_type].add(normalise_answer(row.answer, normaliser))
+    return sum(1 / len(options[row.question_type]) for row in test) / max(1, len(test))
+
+
+def _accuracy(rows: Sequence[AnswerRow]) -> dict[str, float]:
+    correct = sum(row.correct for row in rows)
+    return {"n": len(rows), "correct": correct, "accuracy": correct / len(rows)}
+
+
+def _grouped(rows: Iterable[AnswerRow], key: Callable[[AnswerRow], str]) -> dict[str, list[AnswerRow]]:
+    groups: dict[str, list[AnswerRow]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def _most_frequent(train: Sequence[Question], key: Callable[[Question], str]) -> dict[str, str]:
+    """The most frequent answer of each group; equally frequent answers in alphabetical order, not the file's."""
+    if not train:
+        raise DataError("there are no training questions to count answers of; give the site a train split")
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in train:
+        counts[key(row)][row.answer] += 1
+    return {group: min(answers, key=lambda a: (-answers[a], a)) for group, answers in counts.items()}
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())
