@@ -1,0 +1,95 @@
+"""MUMC: an image encoder, a text encoder with fusion layers, projections into one space and a matching head.
+
+Dimensions: B records, K kept patches, L tokens, S image tokens, D width, E embedding.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mumc_model.config import ModelConfig
+from mumc_model.text import TextEncoder
+from mumc_model.vision import VisionEncoder
+
+INIT_STD = 0.02
+TEMPERATURE_RANGE = (0.001, 0.5)
+
+
+class MumcModel(nn.Module):
+    """The student: everything that pre-training learns and a site shares, and the masked-token head that it keeps."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build it with torch's own initialisation; `build_model` is the way to a reproducible one."""
+        super().__init__()
+        self.config = config
+        self.visual_encoder = VisionEncoder(config.vision)
+        self.text_encoder = TextEncoder(config.text)
+        width = config.text.width
+        self.vision_proj = nn.Linear(config.vision.width, config.projection)
+        self.text_proj = nn.Linear(width, config.projection)
+        self.itm_head = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, 2)
+        )
+        self.temp = nn.Parameter(torch.tensor(config.temperature))
+
+    def image_features(self, image_BCHW: Tensor, keep_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens B(1+K)D and the unit-length feature BE of each image, seen through the kept patches."""
+        token_BKD = self.visual_encoder(image_BCHW, keep_BK)
+        return token_BKD, self.image_feature(token_BKD)
+
+    def text_features(self, ids_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states BLD after the text layers and the unit-length feature BE of each text."""
+        hidden_BLD = self.text_encoder.encode(ids_BL, mask_BL)
+        return hidden_BLD, self.text_feature(hidden_BLD)
+
+    def image_feature(self, token_BKD: Tensor) -> Tensor:
+        """Unit-length feature BE of the image's [CLS], in single precision."""
+        return F.normalize(self.vision_proj(token_BKD[:, 0]).float(), dim=-1)
+
+    def text_feature(self, hidden_BLD: Tensor) -> Tensor:
+        """Unit-length feature BE of the text's [CLS], in single precision."""
+        return F.normalize(self.text_proj(hidden_BLD[:, 0]).float(), dim=-1)
+
+    def match_logits(self, fused_cls_BD: Tensor) -> Tensor:
+        """Logits B2 of (not matched, matched) from the [CLS] of the fusion layers."""
+        return self.itm_head(fused_cls_BD)
+
+    @torch.no_grad()
+    def clamp_temperature(self) -> None:
+        """Bring the learned temperature back into [0.001, 0.5]."""
+        self.temp.clamp_(*TEMPERATURE_RANGE)
+
+
+def build_model(config: ModelConfig, seed: int) -> MumcModel:
+    """A model whose random start depends on the seed alone; the process's own random state is left as it was.
+
+    Raises:
+        ConfigError: the vocabulary's size is still open, or the stem does not fit the width.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = MumcModel(config)
+    initialise(model, torch.Generator().manual_seed(seed))
+    return model
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Give every weight of `module` its random start, as BERT and ViT do: truncated normal 0.02, biases 0, norms 1.
+
+    Convolutions of a stem start at He's scale instead, because a GELU and a norm follow them. Fixed tables and the
+    temperature are left alone. Source: arXiv 1810.04805, 2010.11929; He et al., arXiv 1502.01852.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.trunc_normal_(part.weight, std=INIT_STD, generator=generator)
+        elif isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu", generator=generator)
+        elif isinstance(part, nn.LayerNorm | nn.GroupNorm) and part.weight is not None:
+            nn.init.ones_(part.weight)
+        if isinstance(part, nn.Embedding) and part.padding_idx is not None:
+            part.weight[part.padding_idx].zero_()
+        if isinstance(getattr(part, "bias", None), nn.Parameter):
+            nn.init.zeros_(part.bias)
+        for name, weight in part.named_parameters(recurse=False):
+            if name in ("cls_token", "mask_token") or (name == "pos_embed" and weight.requires_grad):
+                nn.init.trunc_normal_(weight, std=INIT_STD, generator=generator)

@@ -1,0 +1,124 @@
+"""The image encoder: timm's ViT blocks on a linear or convolutional stem, reading only the patches it is told to keep.
+
+Dimensions: B images, C channels, H height, W width in pixels, N patches of a whole image, K kept patches, M dropped
+patches, D width, P values in a patch.
+"""
+
+from functools import partial
+
+import torch
+from timm.layers import HybridEmbed, PatchEmbed
+from timm.models.vision_transformer import Block
+from timm.models.vision_transformer_hybrid import ConvStem
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mumc_model.config import VisionConfig
+from mumc_model.errors import ConfigError
+
+_layer_norm = partial(nn.LayerNorm, eps=1e-6)
+
+
+def sincos_pos_embed(width: int, side: int) -> Tensor:
+    """Fixed position table [1 + side^2, width]; row 0, of [CLS], is zero. Source: MAE, arXiv 2111.06377, appendix A."""
+    frequency = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    angle = torch.arange(side, dtype=torch.float64)[:, None] * frequency
+    axis = torch.cat([angle.sin(), angle.cos()], dim=1)
+    across, down = axis.repeat(side, 1), axis.repeat_interleave(side, 0)
+    return F.pad(torch.cat([across, down], dim=1), (0, 0, 1, 0)).float()
+
+
+def resize_pos_embed(pos_embed_1ND: Tensor, patches: int) -> Tensor:
+    """Position embedding [1, 1 + patches, D] for another square grid, bicubic; [CLS] keeps its own."""
+    old, new = round((pos_embed_1ND.shape[1] - 1) ** 0.5), round(patches**0.5)
+    if old == new:
+        return pos_embed_1ND
+    grid_1DHW = pos_embed_1ND[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)
+    grid_1DHW = F.interpolate(grid_1DHW, size=(new, new), mode="bicubic", align_corners=False)
+    return torch.cat([pos_embed_1ND[:, :1], grid_1DHW.flatten(2).transpose(1, 2)], dim=1)
+
+
+def _patch_embed(config: VisionConfig) -> nn.Module:
+    if config.stem == "linear":
+        return PatchEmbed(config.image_size, config.patch_size, embed_dim=config.width, strict_img_size=False)
+    halvings = config.patch_size.bit_length() - 1
+    first_channels = config.width >> (halvings - 1) if halvings else 0
+    if first_channels << max(halvings - 1, 0) != config.width:
+        raise ConfigError(
+            f"vision.stem=conv doubles its channels {halvings - 1} times up to vision.width {config.width}; choose a "
+            f"width that is a multiple of {1 << max(halvings - 1, 0)} and a patch_size of at least 2"
+        )
+    # A group is as wide as the first convolution, so that it divides every later one.
+    norm = partial(nn.GroupNorm, group_size=first_channels)
+    stem = ConvStem(3, halvings, config.width, stride=(2,) * halvings, norm_layer=norm, act_layer=nn.GELU)
+    return HybridEmbed(stem, config.image_size, embed_dim=config.width, proj=False, strict_img_size=False)
+
+
+class VisionEncoder(nn.Module):
+    """ViT whose parameter names are timm's: `cls_token`, `pos_embed`, `patch_embed`, `blocks`, `norm`."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        """Build it with torch's own initialisation; see `mumc_model.model.build_model`."""
+        super().__init__()
+        self.config = config
+        self.patch_embed = _patch_embed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        table_1ND = sincos_pos_embed(config.width, round(config.patches**0.5))[None]
+        self.pos_embed = nn.Parameter(table_1ND, requires_grad=config.pos_embed == "learned")
+        self.blocks = nn.Sequential(*_blocks(config.width, config.heads, config.depth, config.mlp_ratio))
+        self.norm = _layer_norm(config.width)
+
+    def forward(self, image_BCHW: Tensor, keep_BK: Tensor | None = None) -> Tensor:
+        """Tokens B(1+K)D of the kept patches in the order given, [CLS] first; of all patches without `keep_BK`.
+
+        Raises:
+            ConfigError: the image is not of the size that the encoder was built for.
+        """
+        side = self.config.image_size
+        if image_BCHW.shape[-2:] != (side, side):
+            height, width = image_BCHW.shape[-2:]
+            raise ConfigError(
+                f"the image is {height} x {width} pixels, but this encoder reads {side} x {side}; resize the image, or "
+                "build the encoder with that vision.image_size and carry the weights over with resize_pos_embed"
+            )
+        patch_BND = self.patch_embed(image_BCHW) + self.pos_embed[:, 1:]
+        if keep_BK is not None:
+            patch_BND = patch_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, patch_BND.shape[2]))
+        cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(len(patch_BND), -1, -1)
+        return self.norm(self.blocks(torch.cat([cls_B1D, patch_BND], dim=1)))
+
+
+def _blocks(width: int, heads: int, depth: int, mlp_ratio: float) -> list[Block]:
+    return [Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=_layer_norm) for _ in range(depth)]
+
+
+def patchify(image_BCHW: Tensor, patch_size: int) -> Tensor:
+    """Pixels of each patch in reading order, BNP with P = patch_size^2 * C."""
+    blocks = image_BCHW.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
+    return blocks.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+
+
+class MimDecoder(nn.Module):
+    """A light decoder that paints the dropped patches from the kept ones. It stays at the site."""
+
+    def __init__(self, config: VisionConfig, depth: int) -> None:
+        """Half the encoder's width, `depth` blocks, a fixed position table."""
+        super().__init__()
+        width = max(32, config.width // 2 // 32 * 32)
+        self.patches = config.patches
+        self.embed = nn.Linear(config.width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.blocks = nn.Sequential(*_blocks(width, width // 16 if width < 128 else width // 32, depth, 4.0))
+        self.norm = _layer_norm(width)
+        self.paint = nn.Linear(width, config.patch_size**2 * 3)
+        table_1ND = sincos_pos_embed(width, round(config.patches**0.5))[None]
+        self.register_buffer("pos_embed", table_1ND, persistent=False)
+        self.pos_embed: Tensor
+
+    def forward(self, token_BKD: Tensor, keep_BK: Tensor, drop_BM: Tensor) -> Tensor:
+        """Normalised pixels BMP of the dropped patches, from the encoder's tokens ([CLS], then the kept patches)."""
+        place_BK = F.pad(keep_BK + 1, (1, 0))
+        seen_BKD = self.embed(token_BKD) + self.pos_embed[0][place_BK]
+        blank_BMD = self.mask_token + self.pos_embed[0][drop_BM + 1]
+        decoded = self.blocks(torch.cat([seen_BKD, blank_BMD.to(seen_BKD.dtype)], dim=1))
+        return self.paint(self.norm(decoded[:, -drop_BM.shape[1] :]))
