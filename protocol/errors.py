@@ -1,0 +1,81 @@
+"""What can go wrong between a site and the server. Each error has a stable code that may travel."""
+
+from typing import ClassVar
+
+
+class ProtocolError(Exception):
+    """Base of every error of the protocol; `code` is what the other side and the journal see."""
+
+    code: ClassVar[str] = "protocol"
+
+
+class MessageError(ProtocolError, ValueError):
+    """A message cannot be read: a field is missing, unknown or of the wrong kind."""
+
+    code = "bad_message"
+
+
+class VersionError(MessageError):
+    """The other side speaks another version of the protocol."""
+
+    code = "bad_version"
+
+
+class SchemaError(ProtocolError, ValueError):
+    """Weights cannot be described: a tensor is not of a floating-point type."""
+
+    code = "bad_schema"
+
+
+class UpdateError(ProtocolError, ValueError):
+    """Base of what disqualifies the arrays or the claims of one site's reply."""
+
+    code = "bad_update"
+
+
+class MissingWeightsError(UpdateError):
+    """Arrays that the schema names are not there."""
+
+    code = "missing_weights"
+
+
+class UnexpectedWeightsError(UpdateError):
+    """There are arrays that the schema does not name."""
+
+    code = "unexpected_weights"
+
+
+class ShapeError(UpdateError):
+    """An array has another shape than the schema says; nothing is ever broadcast."""
+
+    code = "wrong_shape"
+
+
+class DtypeError(UpdateError):
+    """An array has another type than the schema says; nothing is ever cast."""
+
+    code = "wrong_dtype"
+
+
+class NotFiniteError(UpdateError):
+    """A value is NaN or infinite."""
+
+    code = "not_finite"
+
+
+class ExamplesError(UpdateError):
+    """The count of examples is impossible or above the limit."""
+
+    code = "bad_examples"
+
+
+class StaleError(UpdateError):
+    """The reply belongs to another run, round or attempt, or was trained from other weights."""
+
+    code = "stale"
+
+
+class IdentityError(UpdateError):
+    """Two nodes claim to be the same site."""
+
+    code = "duplicate_site"

@@ -1,0 +1,193 @@
+"""What the server orders and what a site answers, as frozen values and as JSON."""
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from protocol.errors import MessageError, NotFiniteError, VersionError
+
+VERSION = 1
+"""Version of the messages; both sides must speak the same one."""
+MAX_JSON_CHARS = 8 * 2**20
+"""A vocabulary of 30 000 words takes about 0.4 MB; nothing honest comes near this."""
+
+Action = Literal["train.pretrain", "train.finetune", "evaluate.vqa"]
+ACTIONS: tuple[str, ...] = get_args(Action)
+"""Flower's message types: the first word is Flower's category, the second the handler."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise MessageError(message)
+
+
+def _require_matching(pattern: re.Pattern[str], where: str, value: str) -> None:
+    _require(pattern.fullmatch(value) is not None, f"{where} is {value[:80]!r}, which does not match {pattern.pattern}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a site is asked to do; the weights to begin with travel beside it."""
+
+    kind: ClassVar[str] = "order"
+    run_id: str
+    round: int
+    """From 1; the fine-tuning that ends a run counts as one round more."""
+    attempt: int
+    """From 1; a round that is repeated counts up."""
+    action: str
+    recipe: Mapping[str, Any]
+    """The plain values of `mumc_model.config.Recipe`."""
+    vocabulary: tuple[str, ...]
+    first_step: int
+    """Optimiser steps that earlier rounds have taken; the learning-rate schedule goes on from here."""
+    steps: int
+    """Optimiser steps to take now."""
+    total_steps: int
+    """Optimiser steps of all rounds."""
+    seed: int
+    """Of this round; a site mixes its own identity into it."""
+    base_digest: str
+    """`protocol.codec.digest` of the weights that travel beside."""
+
+    def __post_init__(self) -> None:
+        """Refuse names, counts and actions that no server sends."""
+        _require_matching(_NAME, "order.run_id", self.run_id)
+        _require_matching(_DIGEST, "order.base_digest", self.base_digest)
+        _require(self.action in ACTIONS, f"order.action is {self.action[:80]!r}, not one of {', '.join(ACTIONS)}")
+        for name, least in (("round", 1), ("attempt", 1), ("first_step", 0), ("steps", 0), ("total_steps", 0)):
+            value = getattr(self, name)
+            _require(value >= least, f"order.{name} is {value}, below {least}")
+        _require(0 <= self.seed < 2**63, f"order.seed is {self.seed}, outside 0 to 2**63 - 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a site says about the work it did; an update travels beside it after pre-training."""
+
+    kind: ClassVar[str] = "report"
+    run_id: str
+    round: int
+    attempt: int
+    site: str
+    """The name the site goes by; empty lets the server call it by its node id."""
+    examples: int
+    """Examples seen: the weight of the update in the mean."""
+    metrics: Mapping[str, float]
+    """Mean losses, or accuracies; every value finite."""
+    base_digest: str
+    """That of the order, and so of the weights the update starts from."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that could not stand in a log, and metrics that are no numbers."""
+        if self.site:
+            _require_matching(_NAME, "report.site", self.site)
+        _require_matching(_NAME, "report.run_id", self.run_id)
+        _require_matching(_DIGEST, "report.base_digest", self.base_digest)
+        bad = sorted(name for name, value in self.metrics.items() if not math.isfinite(value))
+        if bad:
+            raise NotFiniteError(f"report.metrics has {len(bad)} values that are not finite, first {bad[0][:60]!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a site did not do what it was asked: a stable code and one line that quotes no data."""
+
+    kind: ClassVar[str] = "refusal"
+    code: str
+    text: str
+
+    def __post_init__(self) -> None:
+        """Hold the text to one printable line, since it is shown on the other side's terminal."""
+        _require_matching(_CODE, "refusal.code", self.code)
+        line = " ".join("".join(c if c.isprintable() else " " for c in self.text).split())
+        object.__setattr__(self, "text", line[:300])
+
+
+Message = Order | Report | Refusal
+_KINDS: dict[str, type[Order] | type[Report] | type[Refusal]] = {c.kind: c for c in (Order, Report, Refusal)}
+
+
+def to_json(message: Message) -> str:
+    """The canonical JSON of a message: sorted keys, no spaces, with kind and version."""
+    fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
+    values = {"kind": message.kind, "version": VERSION, **fields}
+    try:
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise MessageError(f"the {message.kind} holds a value that JSON cannot carry: {error}") from error
+
+
+def from_json(text: str) -> Message:
+    """The message that `to_json` wrote, every field checked.
+
+    Raises:
+        VersionError: the other side runs another version.
+        NotFiniteError: a metric is not finite.
+        MessageError: anything else that is not exactly a message.
+    """
+    if len(text) > MAX_JSON_CHARS:
+        raise MessageError(f"a message of {len(text)} characters is longer than the limit of {MAX_JSON_CHARS}")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MessageError("the message is not JSON") from error
+    if not isinstance(values, dict):
+        raise MessageError(f"a message is an object with named fields, not {type(values).__name__}")
+    kind, version = values.pop("kind", None), values.pop("version", None)
+    if version != VERSION:
+        raise VersionError(
+            f"the message has version {version!r:.20}, this side speaks {VERSION}; install the same fedmumc"
+        )
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise MessageError(f"the message is of kind {kind!r:.80}, not one of {', '.join(_KINDS)}")
+    return _build(_KINDS[kind], values)
+
+
+def _build(cls: type[Order] | type[Report] | type[Refusal], values: dict[str, Any]) -> Message:
+    fields = {f.name: f.type for f in dataclasses.fields(cls)}
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise MessageError(f"unknown field {cls.kind}.{name[:60]}{hint}")
+    if missing := sorted(fields.keys() - values.keys()):
+        raise MessageError(f"{cls.kind} lacks {', '.join(missing)}")
+    return cls(**{name: _read(f"{cls.kind}.{name}", fields[name], value) for name, value in values.items()})
+
+
+def _read(where: str, hint: Any, value: Any) -> Any:
+    """The value, if it is of the field's type."""
+    if hint in (str, int):
+        _require(type(value) is hint, f"{where} must be {hint.__name__}, not {type(value).__name__}")
+        return value
+    if hint == tuple[str, ...]:
+        _require(isinstance(value, list) and all(type(v) is str for v in value), f"{where} must be a list of strings")
+        return tuple(value)
+    _require(isinstance(value, dict), f"{where} must be an object, not {type(value).__name__}")
+    if hint == Mapping[str, float]:
+        _require(all(type(v) in (int, float) for v in value.values()), f"{where} must hold numbers only")
+        return {name: _number(where, v) for name, v in value.items()}
+    return value
+
+
+def _number(where: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise MessageError(f"{where} holds a number beyond any float") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not plain")
