@@ -1,0 +1,34 @@
+"""The ClientApp: three actions of the protocol, each answered by one function of the site's side."""
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client.faults import answer_faults
+from client.finetune import evaluate_vqa, finetune_site
+from client.pretrain import pretrain_site
+from client.site import open_site
+from protocol.records import order_from_record, to_record
+
+app = ClientApp(mods=[answer_faults])
+
+
+@app.train("pretrain")
+def pretrain(message: Message, context: Context) -> Message:
+    """Train on the site's captions; the difference to the weights that came leaves."""
+    order, base = order_from_record(message.content)
+    report, update = pretrain_site(order, base, open_site(context))
+    return Message(to_record(report, update), reply_to=message)
+
+
+@app.train("finetune")
+def finetune(message: Message, context: Context) -> Message:
+    """Fine-tune and evaluate on the site's questions; only metrics leave."""
+    order, base = order_from_record(message.content)
+    return Message(to_record(finetune_site(order, base, open_site(context))), reply_to=message)
+
+
+@app.evaluate("vqa")
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate the site's own fine-tuned model again; only metrics leave."""
+    order, base = order_from_record(message.content)
+    return Message(to_record(evaluate_vqa(order, base, open_site(context))), reply_to=message)

@@ -1,0 +1,78 @@
+"""`mumc-site`: what an engineer at a hospital types."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+app = typer.Typer(
+    help="Run a hospital's side of a federation: for the engineer at the hospital.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+
+
+@app.callback()
+def site() -> None:
+    """Keep `mumc-site` a group of commands."""
+
+
+@app.command("import")
+def import_set(
+    kind: Annotated[str, typer.Argument(help="Which data set or table; --list shows them.")] = "",
+    source: Annotated[Path, typer.Argument(help="Folder of the data set as it was published.")] = Path(),
+    destination: Annotated[Path, typer.Argument(help="Site folder to write; made where it is not there.")] = Path(),
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="An option of the importer, as NAME=VALUE; repeatable.")
+    ] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="List the importers and their options.")] = False,
+) -> None:
+    """Turn a public data set or a table into a site folder; what is left out is counted and explained."""
+    from mumc_model.data.importers import IMPORTERS
+
+    console = Console()
+    if show_list or not kind:
+        for name, importer in sorted(IMPORTERS.items()):
+            console.print(f"{name:<14}{(importer.__doc__ or '').strip().splitlines()[0]}", highlight=False)
+        return
+    if kind not in IMPORTERS:
+        from configs.loader import ConfigurationError, unknown_key
+
+        raise ConfigurationError(unknown_key(kind, kind, IMPORTERS))
+    with Progress(
+        TextColumn(kind), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    ) as progress:
+        task = progress.add_task(kind, total=None)
+        summary = IMPORTERS[kind](
+            source,
+            destination,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+            **_options(option or []),
+        )
+    console.print(
+        f"{summary.images} images, {summary.captions} captions, {summary.questions} questions in {destination}",
+        highlight=False,
+    )
+    for reason, count in sorted(summary.left_out.items()):
+        console.print(f"left out {count}: {reason}", highlight=False)
+
+
+def _options(pairs: list[str]) -> dict[str, str]:
+    return dict(pair.partition("=")[::2] for pair in pairs)
+
+
+def main() -> None:
+    """Run the command line; a fault that has a remedy is one line, not a traceback."""
+    from configs.loader import ConfigurationError
+    from mumc_model.errors import MumcError
+
+    try:
+        app()
+    except (ConfigurationError, MumcError) as error:
+        print(f"mumc-site: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,47 @@
+"""The outermost layer of the client: a fault's text stays at the site, a code leaves it."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from flwr.app import Context, Message
+
+from client.site import site_log
+from configs.loader import ConfigurationError
+from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError
+from protocol.errors import ProtocolError
+from protocol.messages import Refusal
+from protocol.records import to_record
+
+CallNext = Callable[[Message, Context], Message]
+
+_CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str], ...] = (
+    (DataError, "data", "the site's data cannot be used"),
+    ((ConfigError, ConfigurationError), "configuration", "the run and the site's configuration do not fit"),
+    (DeviceError, "device", "the device that the site names is not there"),
+    (CheckpointError, "weights", "the weights do not fit the model"),
+    (torch.OutOfMemoryError, "out_of_memory", "the device's memory does not suffice"),
+    (OSError, "disk", "the site's disk could not be read or written"),
+)
+
+
+def answer_faults(message: Message, context: Context, call_next: CallNext) -> Message:
+    """A Flower mod: whatever is raised inside becomes a coded refusal; the details go to the site's own log."""
+    try:
+        return call_next(message, context)
+    except Exception as error:
+        site_log(context).error("%s failed", message.metadata.message_type, exc_info=error)
+        return Message(to_record(refusal(error)), reply_to=message)
+
+
+def refusal(error: Exception) -> Refusal:
+    """What the server may know of a fault: its kind, never its text, which may quote paths or records."""
+    if isinstance(error, ProtocolError):
+        return Refusal(code=error.code, text="the order cannot be followed; see the site's log")
+    for kinds, code, text in _CODES:
+        if isinstance(error, kinds):
+            return Refusal(code=code, text=f"{text}; see the site's log")
+    return Refusal(code="internal", text="an unexpected fault; see the site's log")
+
+
+logging.getLogger("fedmumc").addHandler(logging.NullHandler())

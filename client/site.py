@@ -1,0 +1,93 @@
+"""One site as its client sees it: its folder, its configuration, its records and its place for state."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from flwr.app import Context
+
+from client.config import SiteConfig, read_site_config
+from client.state import RunState
+from mumc_model.data.records import SiteData, read_site
+from mumc_model.errors import DataError
+
+SITE_KEY = "site"
+"""Key of the node's configuration that names the site folder; the environment variable MUMC_SITE serves as well."""
+LOG_BYTES = 5_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """An opened site folder."""
+
+    root: Path
+    config: SiteConfig
+    data: SiteData
+
+    def state(self, run_id: str) -> RunState:
+        """Where this site keeps what one run must find again."""
+        return RunState(self.root / "state" / "runs" / run_id)
+
+    def seed(self, *parts: int) -> int:
+        """A seed of this site's own, from the run's numbers: sites draw differently, the same run draws the same."""
+        text = "/".join([self.config.name, *map(str, parts)])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def site_root(context: Context) -> Path:
+    """The folder of the site that this node serves.
+
+    Raises:
+        DataError: the node names none.
+    """
+    place = str(context.node_config.get(SITE_KEY) or os.environ.get("MUMC_SITE", ""))
+    if not place:
+        raise DataError(
+            "this node names no site folder; start the SuperNode with --node-config 'site=\"/path/to/folder\"' "
+            "or set MUMC_SITE"
+        )
+    return Path(place)
+
+
+def open_site(context: Context) -> Site:
+    """The site that this node serves, opened once a process for as long as its files stay as they are.
+
+    Raises:
+        DataError: the node names no site folder, or the folder cannot be used.
+        ConfigurationError: its `site.yaml` is missing or has an unknown key.
+    """
+    root = site_root(context)
+    stamps = tuple(_stamp(root / name) for name in ("site.yaml", "captions.jsonl", "vqa.jsonl"))
+    return _open(root, stamps)
+
+
+def site_log(context: Context) -> logging.Logger:
+    """The site's own log, `state/site.log`; a node without a folder logs to its terminal."""
+    try:
+        folder = site_root(context) / "state"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (DataError, OSError):
+        return logging.getLogger("fedmumc")
+    log = logging.getLogger(f"fedmumc.site.{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}")
+    if not log.handlers:
+        handler = RotatingFileHandler(folder / "site.log", maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    return log
+
+
+@lru_cache(maxsize=4)
+def _open(root: Path, stamps: Sequence[int]) -> Site:
+    config = read_site_config(root)
+    return Site(root=root, config=config, data=read_site(root, bad_share=config.bad_share))
+
+
+def _stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0

@@ -1,0 +1,61 @@
+"""What a site keeps on its disk between the messages of one run: every message may meet a fresh process."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mumc_model.checkpoint import load_weights, save_weights
+from mumc_model.data.files import write_atomically
+from mumc_model.evaluate import AnswerRow
+
+PRETRAINING = "pretrain-after-round-{:05d}.safetensors"
+VQA_WEIGHTS = "vqa.safetensors"
+VQA_FACTS = "vqa.json"
+ROWS = "answers-{}.jsonl"
+
+
+class RunState:
+    """The folder `state/runs/<run id>` of a site."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def private_weights(self, before_round: int) -> dict[str, Tensor] | None:
+        """What training left behind in the round before, or None where there is none: a first round, or a missed one."""
+        path = self.folder / PRETRAINING.format(before_round - 1)
+        return load_weights(path) if path.is_file() else None
+
+    def keep_private_weights(self, after_round: int, weights: Mapping[str, Tensor]) -> None:
+        """Keep what the next round needs; the round before stays too, so that this round can be done again."""
+        save_weights(self.folder / PRETRAINING.format(after_round), weights)
+        kept = {PRETRAINING.format(number) for number in (after_round - 1, after_round)}
+        for path in self.folder.glob(PRETRAINING.replace("{:05d}", "*")):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+
+    def keep_vqa(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Keep the site's own VQA model, which never leaves it, and the plain facts needed to open it again."""
+        save_weights(self.folder / VQA_WEIGHTS, weights)
+        write_atomically(self.folder / VQA_FACTS, json.dumps(facts, indent=1).encode())
+
+    def vqa(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The site's own VQA model as it was kept, or None before the first fine-tuning."""
+        if not (self.folder / VQA_FACTS).is_file():
+            return None
+        facts = json.loads((self.folder / VQA_FACTS).read_text(encoding="utf-8"))
+        return load_weights(self.folder / VQA_WEIGHTS), facts
+
+    def keep_rows(self, split: str, rows: Iterable[AnswerRow]) -> None:
+        """Keep every answered question of a split, for the site's own eyes."""
+        lines = [json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows]
+        write_atomically(self.folder / ROWS.format(split), "".join(lines).encode())
+
+    def rows(self, split: str) -> list[AnswerRow]:
+        """The answered questions of a split, empty where none were kept."""
+        path = self.folder / ROWS.format(split)
+        if not path.is_file():
+            return []
+        return [AnswerRow.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,72 @@
+"""The arms of a comparison, each as the federations that make it up.
+
+Every arm is the same two apps: `local` is a federation of one site, once for each hospital; `centralised` is a federation
+whose only site holds every archive, with as many steps a round as all hospitals together take.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from server.config import RunConfig
+from simulations.config import Arm, SimulationConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """One run of the ServerApp over some sites."""
+
+    arm: Arm
+    sites: tuple[Path, ...]
+    run: RunConfig
+
+    @property
+    def replies(self) -> int:
+        """How many replies the run takes: one a site and round, and one a site that fine-tunes."""
+        return len(self.sites) * (self.run.federation.rounds + self.run.federation.finetune)
+
+
+Stage = list[Federation]
+"""Federations that may run side by side."""
+
+
+def plan(arm: Arm, config: SimulationConfig, seed: int, hospitals: Sequence[Path], pool: Path, out: Path) -> list[Stage]:
+    """The stages of one arm, to be run one after the other; results go to folders under `out`."""
+    base = replace(config.run, seed=seed)
+    rounds = base.federation.rounds
+    if arm == "scratch":
+        freeze = replace(base.recipe.finetune, freeze=config.scratch_freeze)
+        base = replace(base, recipe=replace(base.recipe, finetune=freeze))
+        return [[_federation(arm, hospitals, base, out, arm, rounds=0)]]
+    if arm == "local":
+        return [[_federation(arm, [path], base, out, f"{arm}-{path.name}", rounds=rounds) for path in hospitals]]
+    if arm == "federated":
+        return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
+    steps = base.federation.local_steps * len(hospitals)
+    pretrain = _federation(arm, [pool], base, out, f"{arm}-pool", rounds=rounds, local_steps=steps, finetune=False)
+    weights = str(Path(pretrain.run.output_dir) / "weights.safetensors")
+    finetune = _federation(arm, hospitals, replace(base, initial_weights=weights), out, arm, rounds=0)
+    return [[pretrain], [finetune]]
+
+
+def _federation(
+    arm: Arm,
+    sites: Sequence[Path],
+    run: RunConfig,
+    out: Path,
+    name: str,
+    *,
+    rounds: int,
+    local_steps: int | None = None,
+    finetune: bool | None = None,
+) -> Federation:
+    federation = replace(
+        run.federation,
+        rounds=rounds,
+        sites=len(sites),
+        min_sites=min(run.federation.min_sites, len(sites)),
+        local_steps=run.federation.local_steps if local_steps is None else local_steps,
+        finetune=run.federation.finetune if finetune is None else finetune,
+    )
+    run = replace(run, run_id=name, output_dir=str(out / name), federation=federation)
+    return Federation(arm=arm, sites=tuple(sites), run=run)

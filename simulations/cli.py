@@ -1,0 +1,79 @@
+"""`mumc-sim`: federations on one machine, for the researcher."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from configs.compose import compose, sweep
+from configs.loader import ConfigurationError, load
+
+app = typer.Typer(
+    help="Try federations of hospitals on this machine: for researchers. Without a command it runs the demo.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def demo(context: typer.Context) -> None:
+    """Run the demo when no command is given."""
+    if context.invoked_subcommand is None:
+        _run_all([[]])
+
+
+@app.command()
+def run(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Hydra overrides: experiment=NAME, seeds=[1,2,3], model=tiny, key=value ...")
+    ] = None,
+    multirun: Annotated[
+        bool, typer.Option("--multirun", "-m", help="Run every combination of comma-separated values.")
+    ] = False,
+) -> None:
+    """Run a simulation and write its report.
+
+    Experiments: demo, alike (the null setting), real (public data under data_root), smoke (seconds).
+    """
+    overrides = overrides or []
+    _run_all(sweep(overrides) if multirun else [overrides])
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished simulation.")] = Path("outputs/latest"),
+) -> None:
+    """Show a finished simulation's table again."""
+    from simulations.report import read_report
+    from simulations.report_table import print_report
+
+    print_report(read_report(folder), Console())
+
+
+def _run_all(jobs: list[list[str]]) -> None:
+    from simulations.config import SimulationConfig
+    from simulations.report import write_report
+    from simulations.report_table import print_report
+    from simulations.run import simulate
+
+    console = Console()
+    for overrides in jobs:
+        config = load(SimulationConfig, compose("simulation", overrides))
+        command = " ".join(["mumc-sim run", *overrides]) if overrides else "mumc-sim"
+        study, out = simulate(config, command, console)
+        print_report(write_report(study, out), console)
+        console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; a wrong configuration is one line, not a traceback."""
+    from mumc_model.errors import MumcError
+
+    try:
+        app()
+    except (ConfigurationError, MumcError) as error:
+        print(f"mumc-sim: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,58 @@
+"""What `mumc-sim run` is asked to do."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.loader import ConfigurationError
+from mumc_model.data.phantom import PhantomConfig
+from server.config import RunConfig
+from simulations.engine import EngineConfig
+from simulations.partition import PartitionConfig
+
+Arm = Literal["scratch", "local", "federated", "centralised"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where the hospitals' records come from."""
+
+    kind: Literal["phantom", "folder", "public"] = "phantom"
+    """`phantom` draws them; `folder` reads one site folder or a folder of them; `public` imports public sets."""
+    path: str = ""
+    """For `folder` and `public`: where to read."""
+    captions: str = "vqa_med_2019"
+    """For `public`: the set whose captions are the archives."""
+    questions: str = "slake"
+    """For `public`: the set whose questions are asked."""
+    phantom: PhantomConfig = field(default_factory=PhantomConfig)
+
+    def __post_init__(self) -> None:
+        """A source that is read must say where."""
+        if self.kind != "phantom" and not self.path:
+            raise ConfigurationError(f"source={self.kind} reads real data: say where with data_root=/path/to/it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationConfig:
+    """A run, the hospitals it is tried on, and the arms that are compared."""
+
+    run: RunConfig
+    name: str = "simulation"
+    arms: tuple[Arm, ...] = ("scratch", "local", "federated", "centralised")
+    scratch_freeze: Literal["none", "vision", "encoders"] = "none"
+    """What `scratch` keeps frozen in fine-tuning; its encoders are random, so by default nothing."""
+    seeds: tuple[int, ...] = (0,)
+    """Each seed draws its own hospitals, weights and batches; the report is over all of them."""
+    source: SourceConfig = field(default_factory=SourceConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    output_root: str = "outputs"
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        """Refuse a comparison of nothing."""
+        if not self.arms or not self.seeds:
+            raise ConfigurationError("a simulation needs at least one arm and one seed, for instance seeds=[0]")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ConfigurationError(f"seeds {list(self.seeds)} repeat; each seed counts once")

@@ -1,0 +1,209 @@
+"""A whole simulation: hospitals for each seed, every arm on them, one report."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flwr.app import Context, RecordDict
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from client.state import RunState
+from configs.loader import dump
+from mumc_model.data.records import read_site
+from server.app import app as server_app
+from simulations.arms import Federation, Stage, plan
+from simulations.config import Arm, SimulationConfig
+from simulations.engine import Engine, open_engine
+from simulations.grid import LocalGrid
+from simulations.hospitals import pool, prepare
+from simulations.report_study import ArmResult, SiteQuestions, Study, Training
+
+FIRST_NODE = 101
+
+
+def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[Study, Path]:
+    """The study of every arm and seed, and the folder that holds its parts; `outputs/latest` points to that folder.
+
+    Raises:
+        ConfigurationError: the configuration cannot be run.
+        FederationError: a run lost too many sites; what was written until then stays.
+    """
+    started = time.monotonic()
+    out = _new_folder(Path(config.output_root), config.name)
+    (out / "config.yaml").write_text(yaml.safe_dump(dump(config), sort_keys=False), encoding="utf-8")
+    console.print(f"{config.name}: {len(config.arms)} arms, seeds {list(config.seeds)}, results in {out}", highlight=False)
+    results: list[ArmResult] = []
+    questions: list[SiteQuestions] = []
+    training: list[Training] = []
+    engine = open_engine(config.engine, out / "workers.log")
+    try:
+        with _progress(console) as progress:
+            for seed in config.seeds:
+                found = _Seed(config, seed, out / f"seed-{seed}", engine, progress)
+                found.run()
+                results += found.results
+                questions += found.questions
+                training += found.training
+    finally:
+        engine.close()
+    study = Study(
+        name=config.name,
+        data="synthetic" if config.source.kind == "phantom" else "real",
+        case=_case(config),
+        command=command,
+        results=results,
+        questions=questions,
+        training=training,
+        wall_s=time.monotonic() - started,
+        config=dump(config),
+        caveats=_caveats(config),
+    )
+    return study, out
+
+
+class _Seed:
+    """All arms on one seed's hospitals; arms run side by side and share the engine's workers."""
+
+    def __init__(
+        self, config: SimulationConfig, seed: int, out: Path, engine: Engine, progress: Progress
+    ) -> None:
+        self._config, self._seed, self._out = config, seed, out
+        self._engine, self._progress = engine, progress
+        self.results: list[ArmResult] = []
+        self.questions: list[SiteQuestions] = []
+        self.training: list[Training] = []
+
+    def run(self) -> None:
+        hospitals = prepare(self._config, self._seed, self._out, self._progress.console.print)
+        pooled = self._out / "pool"
+        if "centralised" in self._config.arms:
+            pool(hospitals, pooled, self._config)
+        self._note_questions(hospitals)
+        plans = {
+            arm: plan(arm, self._config, self._seed, hospitals, pooled, self._out / "runs") for arm in self._config.arms
+        }
+        # The longest chain of work starts first: the pooled archive trains on one worker only.
+        ordered = sorted(plans, key=lambda arm: arm != "centralised")
+        with ThreadPoolExecutor(len(ordered)) as threads:
+            for future in [threads.submit(self._run_arm, arm, plans[arm]) for arm in ordered]:
+                future.result()
+        for arm in self._config.arms:
+            self._collect(arm, plans[arm])
+
+    def _run_arm(self, arm: Arm, stages: list[Stage]) -> None:
+        total = sum(federation.replies for stage in stages for federation in stage)
+        task = self._progress.add_task(f"seed {self._seed} {arm}", total=total)
+        with ThreadPoolExecutor(max(len(stage) for stage in stages)) as threads:
+            for stage in stages:
+                list(threads.map(lambda f: self._run_federation(f, lambda: self._progress.advance(task)), stage))
+
+    def _run_federation(self, federation: Federation, on_reply: Any) -> None:
+        sites = {FIRST_NODE + index: path for index, path in enumerate(federation.sites)}
+        grid = LocalGrid(sites, self._engine, on_reply)
+        context = Context(
+            run_id=grid.run.run_id,
+            node_id=0,
+            node_config={},
+            state=RecordDict(),
+            run_config={"run-json": json.dumps(dump(federation.run)), "hydra-overrides": ""},
+        )
+        server_app(grid, context)
+
+    def _note_questions(self, hospitals: Iterable[Path]) -> None:
+        for path in hospitals:
+            site = read_site(path)
+            by_split = {split: [row for row in site.vqa if row.split == split] for split in ("train", "test")}
+            self.questions.append(
+                SiteQuestions(
+                    seed=self._seed,
+                    site=path.name,
+                    train=by_split["train"],
+                    test=by_split["test"],
+                    captions=len({record.image for record in site.captions}),
+                )
+            )
+
+    def _collect(self, arm: Arm, stages: list[Stage]) -> None:
+        for federation in (f for stage in stages for f in stage):
+            folder = Path(federation.run.output_dir)
+            lines = [json.loads(line) for line in _lines(folder / "journal.jsonl")]
+            self.training.append(
+                Training(
+                    arm=arm,
+                    seed=self._seed,
+                    site=federation.sites[0].name if arm == "local" else "",
+                    losses=[line["losses"] for line in lines],
+                    bytes_up=sum(line["bytes_up"] for line in lines),
+                    bytes_down=sum(line["bytes_down"] for line in lines),
+                    wall_s=sum(line["seconds"] for line in lines),
+                )
+            )
+            if federation.run.federation.finetune:
+                for path in federation.sites:
+                    rows = RunState(path / "state" / "runs" / federation.run.run_id).rows("test")
+                    self.results.append(ArmResult(arm=arm, seed=self._seed, site=path.name, rows=rows))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    out = root.resolve() / f"{name}-{stamp}"
+    for attempt in range(2, 100):
+        if not out.exists():
+            break
+        out = root.resolve() / f"{name}-{stamp}-{attempt}"
+    out.mkdir(parents=True)
+    latest = root / "latest"
+    if latest.is_symlink():
+        latest.unlink()
+    if not latest.exists():
+        latest.symlink_to(out.name, target_is_directory=True)
+    return out
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _case(config: SimulationConfig) -> str:
+    """One sentence on what the numbers are for, since federating pays in some cases and not in others."""
+    source, split, sites = config.source, config.partition, config.run.federation.sites
+    if source.kind == "phantom":
+        hospitals = f"{sites} synthetic hospitals of unlikeness {source.phantom.unlike:g}"
+        asked = "questions drawn alike at all" if source.phantom.question_mix == "uniform" else "questions as skewed"
+        return f"{hospitals}, {source.phantom.images} captioned images each, {asked}"
+    names = f"{source.captions} captions and {source.questions} questions" if source.kind == "public" else "site folders"
+    return f"{names} over {sites} hospitals, patients split by {split.scheme} ({split.label}), questions {split.questions}"
+
+
+def _caveats(config: SimulationConfig) -> list[str]:
+    caveats = [
+        f"pre-training: {config.run.federation.rounds} rounds of {config.run.federation.local_steps} steps of "
+        f"{config.run.recipe.pretrain.batch_size} records at each site; centralised takes as many steps as all sites together",
+        "fine-tuning keeps the weights that did best on the site's own validation split; the test split is looked at once",
+    ]
+    if "scratch" in config.arms and config.scratch_freeze != config.run.recipe.finetune.freeze:
+        caveats.append(
+            f"fine-tuning freezes '{config.run.recipe.finetune.freeze}' in the pre-trained arms and "
+            f"'{config.scratch_freeze}' in scratch, whose encoders are random"
+        )
+    return caveats
