@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mumc_model.config import ModelConfig
+from mumc_model.errors import ConfigError
 from mumc_model.text import TextEncoder
 from mumc_model.vision import VisionEncoder
 
@@ -19,7 +20,16 @@ class MumcModel(nn.Module):
     """The student: everything that pre-training learns and a site shares, and the masked-token head that it keeps."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Build it with torch's own initialisation; `build_model` is the way to a reproducible one."""
+        """Build it with torch's own initialisation; `build_model` is the way to a reproducible one.
+
+        Raises:
+            ConfigError: the encoders differ in width, the vocabulary's size is open, or the stem does not fit.
+        """
+        if config.vision.width != config.text.width:
+            raise ConfigError(
+                f"vision.width {config.vision.width} differs from text.width {config.text.width}, but fusion layers "
+                "read image tokens at their own width; choose one width for both"
+            )
         super().__init__()
         self.config = config
         self.visual_encoder = VisionEncoder(config.vision)
@@ -52,7 +62,8 @@ class MumcModel(nn.Module):
 
     def match_logits(self, fused_cls_BD: Tensor) -> Tensor:
         """Logits B2 of (not matched, matched) from the [CLS] of the fusion layers."""
-        return self.itm_head(fused_cls_BD)
+        logits_B2: Tensor = self.itm_head(fused_cls_BD)
+        return logits_B2
 
     @torch.no_grad()
     def clamp_temperature(self) -> None:
@@ -88,8 +99,8 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.ones_(part.weight)
         if isinstance(part, nn.Embedding) and part.padding_idx is not None:
             part.weight[part.padding_idx].zero_()
-        if isinstance(getattr(part, "bias", None), nn.Parameter):
-            nn.init.zeros_(part.bias)
+        if isinstance(bias := getattr(part, "bias", None), nn.Parameter):
+            nn.init.zeros_(bias)
         for name, weight in part.named_parameters(recurse=False):
             if name in ("cls_token", "mask_token") or (name == "pos_embed" and weight.requires_grad):
                 nn.init.trunc_normal_(weight, std=INIT_STD, generator=generator)

@@ -1,20 +1,23 @@
 """BERT as MUMC uses it: text layers, then fusion layers that cross-attend to the image, then the masked-token head.
 
-transformers 5 turns self-attention causal, silently, in every layer that may cross-attend. Its modules therefore serve
-here for their parameters only, and the attention is spelled out with the mask the caller names.
+The modules are BERT's, by its parameter names. They are spelled out here because transformers turns self-attention
+causal, silently, in every layer that may cross-attend, and takes seconds to import; a test holds them to its results.
 
 Dimensions: B records, X any batch, L tokens, Q queried positions, S source tokens, H heads, C channels of a head,
 D width, V vocabulary.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertAttention, BertEmbeddings, BertLayer, BertOnlyMLMHead
 
 from mumc_model.config import TextConfig
 from mumc_model.errors import ConfigError
+
+LAYER_NORM_EPS = 1e-12
+PAD_ID = 0
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one attention, each XHSC."""
@@ -32,58 +35,132 @@ def causal_mask(mask_BL: Tensor) -> Tensor:
     return bidirectional_mask(mask_BL) & earlier_LL
 
 
-def bert_config(config: TextConfig, *, cross_attention: bool) -> BertConfig:
-    """BERT's configuration of one kind of layer; `cross_attention` adds the attention to an image or a question."""
-    return BertConfig(
-        vocab_size=config.vocab_size,
-        hidden_size=config.width,
-        num_hidden_layers=config.text_layers + config.fusion_layers,
-        num_attention_heads=config.heads,
-        intermediate_size=4 * config.width,
-        max_position_embeddings=config.max_positions,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.dropout,
-        is_decoder=cross_attention,
-        add_cross_attention=cross_attention,
-    )
+class BertEmbeddings(nn.Module):
+    """Words, positions and BERT's first token type, summed and normalised."""
+
+    def __init__(self, config: TextConfig) -> None:
+        """One row a token, one a position, two token types as in BERT's checkpoints."""
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.width, padding_idx=PAD_ID)
+        self.position_embeddings = nn.Embedding(config.max_positions, config.width)
+        self.token_type_embeddings = nn.Embedding(2, config.width)
+        self.LayerNorm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        """Embeddings BLD.
+
+        Raises:
+            ConfigError: the text is longer than the model has positions.
+        """
+        length, positions = ids_BL.shape[1], self.position_embeddings.num_embeddings
+        if length > positions:
+            raise ConfigError(
+                f"a text of {length} tokens exceeds text.max_positions {positions}; cut it or raise the limit"
+            )
+        place_L = torch.arange(length, device=ids_BL.device)
+        offset_LD = self.position_embeddings(place_L) + self.token_type_embeddings(torch.zeros_like(place_L))
+        embedded_BLD: Tensor = self.dropout(self.LayerNorm(self.word_embeddings(ids_BL) + offset_LD))
+        return embedded_BLD
 
 
-def keys_values(attention: BertAttention, source_XSD: Tensor) -> KeysValues:
-    """What `attention` offers of a source, to be computed once and queried any number of times."""
-    core = attention.self
-    heads = (core.num_attention_heads, core.attention_head_size)
-    key_XHSC = core.key(source_XSD).unflatten(-1, heads).transpose(1, 2)
-    value_XHSC = core.value(source_XSD).unflatten(-1, heads).transpose(1, 2)
-    return key_XHSC, value_XHSC
+class _AttentionInput(nn.Module):
+    """The three projections of an attention, BERT's `attention.self`."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(config.width, config.width)
+        self.value = nn.Linear(config.width, config.width)
 
 
-def attend(attention: BertAttention, hidden_XQD: Tensor, source: KeysValues, mask: Tensor | None) -> Tensor:
-    """`hidden_XQD` after one attention with its residual and norm; `mask` is boolean and broadcasts to XHQS."""
-    core = attention.self
-    query_XHQC = core.query(hidden_XQD).unflatten(-1, (core.num_attention_heads, core.attention_head_size))
-    dropout = core.dropout.p if core.training else 0.0
-    mixed_XHQC = F.scaled_dot_product_attention(query_XHQC.transpose(1, 2), *source, attn_mask=mask, dropout_p=dropout)
-    return attention.output(mixed_XHQC.transpose(1, 2).flatten(2), hidden_XQD)
+class _Output(nn.Module):
+    """A projection, dropout, the residual and its norm."""
+
+    def __init__(self, inner: int, config: TextConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inner, config.width)
+        self.LayerNorm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, inner_XLI: Tensor, residual_XLD: Tensor) -> Tensor:
+        hidden_XLD: Tensor = self.LayerNorm(self.dropout(self.dense(inner_XLI)) + residual_XLD)
+        return hidden_XLD
 
 
-def run_layer(
-    layer: BertLayer,
-    hidden_XLD: Tensor,
-    mask: Tensor,
-    cross: KeysValues | None = None,
-    *,
-    cross_mask: Tensor | None = None,
-    at_XQ: Tensor | None = None,
-) -> Tensor:
-    """`hidden_XLD` after one layer, or only its rows `at_XQ` (then the result is XQD and the others cost nothing).
+class BertAttention(nn.Module):
+    """Attention to the text itself or to another source, with its residual and norm."""
 
-    `mask` and `cross_mask` come from `bidirectional_mask` or `causal_mask`; `at_XQ` wants a bidirectional one.
-    """
-    query = hidden_XLD if at_XQ is None else take_rows(hidden_XLD, at_XQ)
-    hidden = attend(layer.attention, query, keys_values(layer.attention, hidden_XLD), mask)
-    if cross is not None:
-        hidden = attend(layer.crossattention, hidden, cross, cross_mask)
-    return layer.feed_forward_chunk(hidden)
+    def __init__(self, config: TextConfig) -> None:
+        """Its source is as wide as the text."""
+        super().__init__()
+        self.self = _AttentionInput(config)
+        self.output = _Output(config.width, config)
+
+    def keys_values(self, source_XSD: Tensor) -> KeysValues:
+        """What a source offers this attention: computed once, queried any number of times."""
+        return self._by_head(self.self.key(source_XSD)), self._by_head(self.self.value(source_XSD))
+
+    def forward(self, hidden_XQD: Tensor, source: KeysValues, mask: Tensor | None = None) -> Tensor:
+        """`hidden_XQD` after the attention; `mask` is boolean, true where it may look, and broadcasts to XHQS."""
+        query_XHQC = self._by_head(self.self.query(hidden_XQD))
+        dropout = self.self.dropout if self.training else 0.0
+        mixed_XHQC = F.scaled_dot_product_attention(query_XHQC, *source, attn_mask=mask, dropout_p=dropout)
+        attended_XQD: Tensor = self.output(mixed_XHQC.transpose(1, 2).flatten(2), hidden_XQD)
+        return attended_XQD
+
+    def _by_head(self, projected_XLD: Tensor) -> Tensor:
+        batch, length, width = projected_XLD.shape
+        return projected_XLD.view(batch, length, self.self.heads, width // self.self.heads).transpose(1, 2)
+
+
+class _Intermediate(nn.Module):
+    """The widening half of the feed-forward part."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.width, 4 * config.width)
+
+    def forward(self, hidden_XLD: Tensor) -> Tensor:
+        return F.gelu(self.dense(hidden_XLD))
+
+
+class BertLayer(nn.Module):
+    """One layer: self-attention, cross-attention where it has one, feed-forward."""
+
+    crossattention: BertAttention
+
+    def __init__(self, config: TextConfig, *, cross_attention: bool) -> None:
+        """`cross_attention` adds the attention to an image, or to a question in the answer decoder."""
+        super().__init__()
+        self.attention = BertAttention(config)
+        if cross_attention:
+            self.crossattention = BertAttention(config)
+        self.intermediate = _Intermediate(config)
+        self.output = _Output(4 * config.width, config)
+
+    def forward(
+        self,
+        hidden_XLD: Tensor,
+        mask: Tensor,
+        cross: KeysValues | None = None,
+        *,
+        cross_mask: Tensor | None = None,
+        at_XQ: Tensor | None = None,
+    ) -> Tensor:
+        """`hidden_XLD` after the layer, or only its rows `at_XQ` (then the result is XQD and the others cost nothing).
+
+        `mask` and `cross_mask` come from `bidirectional_mask` or `causal_mask`; `at_XQ` wants a bidirectional one.
+        `cross` is `layer.crossattention.keys_values(source)`.
+        """
+        hidden: Tensor = hidden_XLD if at_XQ is None else take_rows(hidden_XLD, at_XQ)
+        hidden = self.attention(hidden, self.attention.keys_values(hidden_XLD), mask)
+        if cross is not None:
+            hidden = self.crossattention(hidden, cross, cross_mask)
+        hidden = self.output(self.intermediate(hidden), hidden)
+        return hidden
 
 
 def take_rows(hidden_XLD: Tensor, at_XQ: Tensor) -> Tensor:
@@ -91,8 +168,67 @@ def take_rows(hidden_XLD: Tensor, at_XQ: Tensor) -> Tensor:
     return hidden_XLD.gather(1, at_XQ[:, :, None].expand(-1, -1, hidden_XLD.shape[2]))
 
 
+class _Transform(nn.Module):
+    """The masked-token head's own layer."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.width, config.width)
+        self.LayerNorm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+
+    def forward(self, hidden_XD: Tensor) -> Tensor:
+        transformed_XD: Tensor = self.LayerNorm(F.gelu(self.dense(hidden_XD)))
+        return transformed_XD
+
+
+class _Predictions(nn.Module):
+    """Scores over the vocabulary; the decoder's weight is the word embeddings' own."""
+
+    def __init__(self, config: TextConfig, words_VD: nn.Parameter) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.transform = _Transform(config)
+        self.decoder = nn.Linear(config.width, config.vocab_size)
+        self.decoder.weight, self.decoder.bias = words_VD, self.bias
+
+    def forward(self, hidden_XD: Tensor) -> Tensor:
+        logits_XV: Tensor = self.decoder(self.transform(hidden_XD))
+        return logits_XV
+
+
+class MlmHead(nn.Module):
+    """BERT's masked-token head under its name, `cls`."""
+
+    def __init__(self, config: TextConfig, words_VD: nn.Parameter) -> None:
+        """Tie the head to the word embeddings."""
+        super().__init__()
+        self.predictions = _Predictions(config, words_VD)
+
+    def forward(self, hidden_XD: Tensor) -> Tensor:
+        """Scores XV over the vocabulary for hidden states of any leading shape."""
+        logits_XV: Tensor = self.predictions(hidden_XD)
+        return logits_XV
+
+
+class _Layers(nn.Module):
+    """The list of layers under BERT's name, `encoder.layer`."""
+
+    def __init__(self, layers: list[BertLayer]) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(layers)
+
+
+class _Bert(nn.Module):
+    """Embeddings and layers under BERT's name, `bert`."""
+
+    def __init__(self, config: TextConfig, layers: list[BertLayer]) -> None:
+        super().__init__()
+        self.embeddings = BertEmbeddings(config)
+        self.encoder = _Layers(layers)
+
+
 class TextEncoder(nn.Module):
-    """BERT with a unimodal and a multimodal half. Parameters are named as in MUMC and in BERT's masked-LM checkpoints."""
+    """BERT with a unimodal and a multimodal half, its parameters named as in MUMC and in BERT's checkpoints."""
 
     def __init__(self, config: TextConfig) -> None:
         """Build it with torch's own initialisation; see `mumc_model.model.build_model`.
@@ -105,47 +241,43 @@ class TextEncoder(nn.Module):
             raise ConfigError(
                 "text.vocab_size is 0; set it to the size of the run's vocabulary before building a model"
             )
-        plain, crossing = bert_config(config, cross_attention=False), bert_config(config, cross_attention=True)
+        crossing = [False] * config.text_layers + [True] * config.fusion_layers
         self.text_layers = config.text_layers
-        self.bert = nn.Module()
-        self.bert.embeddings = BertEmbeddings(plain)
-        self.bert.encoder = nn.Module()
-        self.bert.encoder.layer = nn.ModuleList(
-            [BertLayer(plain) for _ in range(config.text_layers)]
-            + [BertLayer(crossing) for _ in range(config.fusion_layers)]
-        )
-        self.cls = BertOnlyMLMHead(plain)
-        self.cls.predictions.decoder.weight = self.bert.embeddings.word_embeddings.weight
-        self.cls.predictions.decoder.bias = self.cls.predictions.bias
+        self.bert = _Bert(config, [BertLayer(config, cross_attention=crosses) for crosses in crossing])
+        self.cls = MlmHead(config, cast(nn.Parameter, self.bert.embeddings.word_embeddings.weight))
 
     @property
-    def fusion(self) -> nn.ModuleList:
+    def layers(self) -> list[BertLayer]:
+        """The layers that read text alone."""
+        return [cast(BertLayer, layer) for layer in self.bert.encoder.layer[: self.text_layers]]
+
+    @property
+    def fusion(self) -> list[BertLayer]:
         """The layers that cross-attend to the image."""
-        return self.bert.encoder.layer[self.text_layers :]
+        return [cast(BertLayer, layer) for layer in self.bert.encoder.layer[self.text_layers :]]
 
     def encode(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Text alone, BLD: the embeddings and the text layers."""
         mask_B11L = bidirectional_mask(mask_BL)
         hidden_BLD = self.bert.embeddings(ids_BL)
-        for layer in self.bert.encoder.layer[: self.text_layers]:
-            hidden_BLD = run_layer(layer, hidden_BLD, mask_B11L)
+        for layer in self.layers:
+            hidden_BLD = layer(hidden_BLD, mask_B11L)
         return hidden_BLD
 
     def fuse(self, hidden_XLD: Tensor, mask_XL: Tensor, image_BSD: Tensor, image_of_X: Tensor | None = None) -> Tensor:
         """Text with its image, XLD. Text x looks at image `image_of_X[x]` (at image x when left out)."""
         mask_X11L = bidirectional_mask(mask_XL)
         for layer in self.fusion:
-            hidden_XLD = run_layer(layer, hidden_XLD, mask_X11L, self.image_keys_values(layer, image_BSD, image_of_X))
+            hidden_XLD = layer(hidden_XLD, mask_X11L, image_keys_values(layer, image_BSD, image_of_X))
         return hidden_XLD
-
-    @staticmethod
-    def image_keys_values(layer: BertLayer, image_BSD: Tensor, image_of_X: Tensor | None = None) -> KeysValues:
-        """Keys and values of the images for one fusion layer, computed once an image, then dealt out to the texts."""
-        key_BHSC, value_BHSC = keys_values(layer.crossattention, image_BSD)
-        if image_of_X is None:
-            return key_BHSC, value_BHSC
-        return key_BHSC[image_of_X], value_BHSC[image_of_X]
 
     def mlm_logits(self, hidden_XD: Tensor) -> Tensor:
         """Scores over the vocabulary, XV, for hidden states of any leading shape."""
-        return self.cls(hidden_XD)
+        logits_XV: Tensor = self.cls(hidden_XD)
+        return logits_XV
+
+
+def image_keys_values(layer: BertLayer, image_BSD: Tensor, image_of_X: Tensor | None = None) -> KeysValues:
+    """Keys and values of the images for one fusion layer, computed once an image, then dealt out to the texts."""
+    key_BHSC, value_BHSC = layer.crossattention.keys_values(image_BSD)
+    return (key_BHSC, value_BHSC) if image_of_X is None else (key_BHSC[image_of_X], value_BHSC[image_of_X])

@@ -5,9 +5,12 @@ patches, D width, P values in a patch.
 """
 
 from functools import partial
+from typing import Any
 
 import torch
-from timm.layers import HybridEmbed, PatchEmbed
+from timm.layers.hybrid_embed import HybridEmbed
+from timm.layers.norm_act import GroupNormAct
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import Block
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
@@ -16,7 +19,7 @@ from torch.nn import functional as F
 from mumc_model.config import VisionConfig
 from mumc_model.errors import ConfigError
 
-_layer_norm = partial(nn.LayerNorm, eps=1e-6)
+_layer_norm: Any = partial(nn.LayerNorm, eps=1e-6)
 
 
 def sincos_pos_embed(width: int, side: int) -> Tensor:
@@ -33,7 +36,7 @@ def resize_pos_embed(pos_embed_1ND: Tensor, patches: int) -> Tensor:
     old, new = round((pos_embed_1ND.shape[1] - 1) ** 0.5), round(patches**0.5)
     if old == new:
         return pos_embed_1ND
-    grid_1DHW = pos_embed_1ND[:, 1:].unflatten(1, (old, old)).permute(0, 3, 1, 2)
+    grid_1DHW = pos_embed_1ND[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid_1DHW = F.interpolate(grid_1DHW, size=(new, new), mode="bicubic", align_corners=False)
     return torch.cat([pos_embed_1ND[:, :1], grid_1DHW.flatten(2).transpose(1, 2)], dim=1)
 
@@ -49,7 +52,7 @@ def _patch_embed(config: VisionConfig) -> nn.Module:
             f"width that is a multiple of {1 << max(halvings - 1, 0)} and a patch_size of at least 2"
         )
     # A group is as wide as the first convolution, so that it divides every later one.
-    norm = partial(nn.GroupNorm, group_size=first_channels)
+    norm: Any = partial(GroupNormAct, group_size=first_channels)
     stem = ConvStem(3, halvings, config.width, stride=(2,) * halvings, norm_layer=norm, act_layer=nn.GELU)
     return HybridEmbed(stem, config.image_size, embed_dim=config.width, proj=False, strict_img_size=False)
 
@@ -85,7 +88,8 @@ class VisionEncoder(nn.Module):
         if keep_BK is not None:
             patch_BND = patch_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, patch_BND.shape[2]))
         cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(len(patch_BND), -1, -1)
-        return self.norm(self.blocks(torch.cat([cls_B1D, patch_BND], dim=1)))
+        token_BKD: Tensor = self.norm(self.blocks(torch.cat([cls_B1D, patch_BND], dim=1)))
+        return token_BKD
 
 
 def _blocks(width: int, heads: int, depth: int, mlp_ratio: float) -> list[Block]:
@@ -121,4 +125,5 @@ class MimDecoder(nn.Module):
         seen_BKD = self.embed(token_BKD) + self.pos_embed[0][place_BK]
         blank_BMD = self.mask_token + self.pos_embed[0][drop_BM + 1]
         decoded = self.blocks(torch.cat([seen_BKD, blank_BMD.to(seen_BKD.dtype)], dim=1))
-        return self.paint(self.norm(decoded[:, -drop_BM.shape[1] :]))
+        pixel_BMP: Tensor = self.paint(self.norm(decoded[:, -drop_BM.shape[1] :]))
+        return pixel_BMP
