@@ -1,0 +1,50 @@
+import itertools
+
+import pytest
+
+from configs.compose import FOLDER, compose, options, sweep
+from configs.loader import ConfigurationError, dump, load
+from server.config import RunConfig
+from simulations.config import SimulationConfig
+
+GROUPS = ["model", "objective", "pretrain", "finetune", "strategy", "partition", "engine", "experiment"]
+CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group)]
+
+
+def test_every_folder_of_yaml_is_tested_here():
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith("__")} == {*GROUPS, "source"}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_option_of_every_group_makes_a_valid_simulation(choice):
+    config = load(SimulationConfig, compose("simulation", [choice, "data_root=/data"]))
+    assert load(SimulationConfig, dump(config)) == config
+
+
+def test_the_server_s_run_is_the_simulation_s_run():
+    assert load(RunConfig, compose("run", ["model=mid"])) == load(
+        RunConfig, compose("simulation", ["experiment=plain", "model=mid"])["run"]
+    )
+
+
+def test_an_override_on_the_command_line_beats_the_experiment():
+    assert compose("simulation", ["experiment=smoke", "federation.rounds=5"])["run"]["federation"]["rounds"] == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("modle=base", r"unknown key 'modle'; did you mean 'model'\?"),
+        ("model=bsae", r"unknown key 'model=bsae'; did you mean 'base'\?"),
+        ("federation.round=3", r"unknown key 'federation.round'; did you mean 'federation.rounds'\?"),
+        ("pretrain.batch_size", "missing EQUAL"),
+    ],
+)
+def test_a_wrong_override_gets_a_did_you_mean(override, message):
+    with pytest.raises(ConfigurationError, match=message):
+        compose("simulation", [override])
+
+
+def test_a_sweep_is_every_combination():
+    jobs = sweep(["seed=1,2", "model=tiny,mid", "name=x"])
+    assert jobs == [[f"seed={s}", f"model={m}", "name=x"] for s, m in itertools.product([1, 2], ["tiny", "mid"])]
