@@ -1,0 +1,33 @@
+"""Writing a file so that a crash leaves the old one or the new one, never half."""
+
+import os
+import threading
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Replace the file's content in one step; folders are made where needed.
+
+    `durable` waits for the disk, so that the step survives a loss of power as well.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_if_changed(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write only what is new, so that times of change (and what is remembered by them) stay."""
+    try:
+        if path.read_bytes() == content:
+            return
+    except OSError:
+        pass
+    write_atomically(path, content, durable=durable)

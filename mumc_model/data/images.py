@@ -1,0 +1,90 @@
+"""Image files at a site: which may be read, how they are checked, and in which form they are stored."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mumc_model.errors import DataError
+
+SITE_FORMATS = ("PNG", "JPEG")
+"""What a site folder holds; each further decoder would be one more way in."""
+SOURCE_FORMATS = (*SITE_FORMATS, "BMP", "GIF", "TIFF", "WEBP")
+"""What importers convert from."""
+MAX_PIXELS = 64_000_000
+"""A header that announces more is refused before anything is decoded (decompression bombs)."""
+UPRIGHT = 1
+"""The EXIF orientation of an image that needs no turning."""
+EXIF_ORIENTATION = 0x0112
+
+UNREADABLE = "image unreadable"
+TOO_LARGE = "image too large"
+
+
+class UnusableImageError(DataError):
+    """An image cannot be used; `reason` says why in words that name no file."""
+
+    def __init__(self, reason: str) -> None:
+        """Keep the reason for the counts."""
+        super().__init__(f"{reason}; re-export it as PNG or JPEG of at most {MAX_PIXELS:,} pixels, or leave it out")
+        self.reason = reason
+
+
+def open_image(source: Path | BytesIO, formats: tuple[str, ...] = SITE_FORMATS) -> Image.Image:
+    """The fully decoded image.
+
+    Raises:
+        UnusableImageError: it is no such image, is cut short, or announces more than `MAX_PIXELS`.
+    """
+    try:
+        image = Image.open(source, formats=formats)
+        if image.width * image.height > MAX_PIXELS:
+            raise UnusableImageError(TOO_LARGE)
+        image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnusableImageError(TOO_LARGE) from None
+    except UnusableImageError:
+        raise
+    except Exception:  # Decoders raise anything at all on broken input, often quoting it.
+        raise UnusableImageError(UNREADABLE) from None
+    return image
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """The image upright, as 8-bit grey (L) or colour (RGB); deeper grey levels are stretched to fit."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        levels = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        span = float(np.ptp(levels)) or 1.0
+        return Image.fromarray(np.rint((levels - levels.min()) * (255.0 / span)).astype(np.uint8))
+    return image.convert("L" if image.mode in ("1", "LA") else "RGB")
+
+
+def stored_form(source: Path | Image.Image, max_side: int) -> tuple[bytes, str]:
+    """The bytes to store and their suffix (`.png`, `.jpg`); small PNG and JPEG files are kept bit by bit.
+
+    Raises:
+        UnusableImageError: as `open_image`.
+    """
+    if isinstance(source, Path):
+        try:
+            content = source.read_bytes()
+        except OSError:
+            raise UnusableImageError(UNREADABLE) from None
+        image = open_image(BytesIO(content), SOURCE_FORMATS)
+        plain = image.mode in ("L", "RGB") and image.getexif().get(EXIF_ORIENTATION, UPRIGHT) == UPRIGHT
+        if plain and max(image.size) <= max_side and image.format in SITE_FORMATS:
+            return content, ".jpg" if image.format == "JPEG" else ".png"
+    else:
+        image = source
+    image = to_eight_bits(image)
+    if max(image.size) > max_side:
+        scale = max_side / max(image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue(), ".png"

@@ -1,0 +1,139 @@
+"""A site's folder: its captions, its questions and its images, read with every fault counted and none quoted.
+
+Rows that cannot be used are left out and counted by reason, up to a limit. No message of this module carries a path, an
+identifier or a text of a record, because messages travel further than the folder does.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mumc_model.data.schema import (
+    CaptionRecord,
+    Unit,
+    UnusableRowError,
+    VqaRecord,
+    check_caption_row,
+    check_question_row,
+    image_key,
+    read_settings,
+)
+from mumc_model.data.site_writer import SiteWriter
+from mumc_model.data.verification import verify_images
+from mumc_model.errors import DataError
+
+__all__ = ["CaptionRecord", "SiteData", "SiteWriter", "VqaRecord", "read_site"]
+
+MAX_LINE_BYTES = 1 << 20
+
+Check = Callable[[Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """Everything usable in a site's folder, and how much was not."""
+
+    root: Path
+    name: str
+    unit: Unit
+    captions: tuple[CaptionRecord, ...]
+    vqa: tuple[VqaRecord, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Rows left out, by reason."""
+
+    def key(self, record: CaptionRecord | VqaRecord) -> str:
+        """The image's path inside the folder with forward slashes: the same on every machine."""
+        return record.image.relative_to(self.root).as_posix()
+
+
+def read_site(root: Path | str, *, bad_share: float = 0.01) -> SiteData:
+    """All usable rows of a site's folder, images checked (checks are remembered in `state/`).
+
+    Raises:
+        DataError: no folder, no usable settings, no rows, or more than `bad_share` of a file's rows unusable.
+    """
+    root = Path(root).resolve()
+    name, unit = read_settings(root)
+    skipped: Counter[str] = Counter()
+    captions = _read_rows(root, "captions.jsonl", check_caption_row, unit, bad_share, skipped)
+    questions = _read_rows(root, "vqa.jsonl", check_question_row, unit, bad_share, skipped)
+    if not captions and not questions:
+        raise DataError("the site folder has neither captions nor questions; import a data set with `mumc-site import`")
+    return SiteData(
+        root=root,
+        name=name,
+        unit=unit,
+        captions=tuple(CaptionRecord(root / key, **row) for key, row in captions),
+        vqa=tuple(VqaRecord(root / key, **row) for key, row in questions),
+        skipped=dict(skipped),
+    )
+
+
+def _read_rows(
+    root: Path, file_name: str, check: Check, unit: Unit, bad_share: float, skipped: Counter[str]
+) -> list[tuple[str, dict[str, Any]]]:
+    rows: list[tuple[str, dict[str, Any]]] = []
+    faults: Counter[str] = Counter()
+    total = 0
+    for line in _lines(root / file_name):
+        total += 1
+        try:
+            row = _parse(line, check)
+            rows.append(_take_unit(row, unit))
+        except UnusableRowError as error:
+            faults[error.reason] += 1
+    problems = verify_images(root, {key for key, _ in rows})
+    faults.update(problems[key] for key, _ in rows if key in problems)
+    _refuse_too_many(file_name, faults, total, bad_share)
+    skipped.update(faults)
+    return [(key, row) for key, row in rows if key not in problems]
+
+
+def _lines(path: Path) -> Iterator[bytes | None]:
+    """Lines that are not blank; None stands for one that is too long to be a record."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    except OSError:
+        raise DataError(f"{path.name} cannot be opened; check that it is a file this user may read") from None
+    with file:
+        while line := file.readline(MAX_LINE_BYTES):
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                yield None
+            elif line.strip():
+                yield line
+
+
+def _parse(line: bytes | None, check: Check) -> dict[str, Any]:
+    if line is None:
+        raise UnusableRowError("line too long")
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise UnusableRowError("not JSON") from None
+    return check(row)
+
+
+def _take_unit(row: dict[str, Any], unit: Unit) -> tuple[str, dict[str, Any]]:
+    key = image_key(row.pop("image"))
+    if unit == "image":
+        row["patient_id"] = key
+    elif not row.get("patient_id", "").strip():
+        raise UnusableRowError("no patient id")
+    return key, row
+
+
+def _refuse_too_many(file_name: str, faults: Mapping[str, int], total: int, bad_share: float) -> None:
+    bad = sum(faults.values())
+    if bad > bad_share * total:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(faults.items()))
+        raise DataError(
+            f"{bad} of {total} rows of {file_name} cannot be used ({100 * bad / total:.1f} %, this site's limit is "
+            f"{100 * bad_share:.1f} %): {reasons}; repair them, import the data again, or raise the limit"
+        )
