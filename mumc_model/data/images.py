@@ -14,6 +14,7 @@ SOURCE_FORMATS = (*SITE_FORMATS, "BMP", "GIF", "TIFF", "WEBP")
 """What importers convert from."""
 MAX_PIXELS = 64_000_000
 """A header that announces more is refused before anything is decoded (decompression bombs)."""
+MAX_BYTES = 256 << 20
 UPRIGHT = 1
 """The EXIF orientation of an image that needs no turning."""
 EXIF_ORIENTATION = 0x0112
@@ -38,7 +39,8 @@ def open_image(source: Path | BytesIO, formats: tuple[str, ...] = SITE_FORMATS) 
         UnusableImageError: it is no such image, is cut short, or announces more than `MAX_PIXELS`.
     """
     try:
-        image = Image.open(source, formats=formats)
+        content = BytesIO(_read(source)) if isinstance(source, Path) else source
+        image = Image.open(content, formats=formats)
         if image.width * image.height > MAX_PIXELS:
             raise UnusableImageError(TOO_LARGE)
         image.load()
@@ -49,6 +51,14 @@ def open_image(source: Path | BytesIO, formats: tuple[str, ...] = SITE_FORMATS) 
     except Exception:  # Decoders raise anything at all on broken input, often quoting it.
         raise UnusableImageError(UNREADABLE) from None
     return image
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UnusableImageError(TOO_LARGE)
+    return content
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
@@ -71,7 +81,7 @@ def stored_form(source: Path | Image.Image, max_side: int) -> tuple[bytes, str]:
     """
     if isinstance(source, Path):
         try:
-            content = source.read_bytes()
+            content = _read(source)
         except OSError:
             raise UnusableImageError(UNREADABLE) from None
         image = open_image(BytesIO(content), SOURCE_FORMATS)

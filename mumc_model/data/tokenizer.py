@@ -12,9 +12,10 @@ from pathlib import Path
 
 import tokenizers
 import torch
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import models, normalizers, pre_tokenizers
 from torch import Tensor
 
+from mumc_model.data.wordpiece import learn_pieces
 from mumc_model.errors import ConfigError
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -93,16 +94,17 @@ class Tokenizer:
     @classmethod
     def train(cls, corpus: Iterable[str], size: int) -> "Tokenizer":
         """A vocabulary of at most `size` tokens, letters, digits and a few signs among them; repeatable."""
-        words = Counter(word for text in corpus for word in _words(clean_caption(text, None), clean_answer(text)))
         spelling = [*SPECIALS, *LETTERS, *SIGNS, *(f"##{letter}" for letter in LETTERS)]
         if size < len(spelling):
             raise ConfigError(f"a vocabulary of {size} tokens cannot spell; choose a size of at least {len(spelling)}")
-        pipeline = _bert_pipeline(models.WordPiece(unk_token=UNK))
-        trainer = trainers.WordPieceTrainer(vocab_size=size, show_progress=False, special_tokens=list(SPECIALS))
-        pipeline.train_from_iterator((word for word, n in sorted(words.items()) for _ in range(n)), trainer)
-        learned = pipeline.get_vocab()
-        tokens = dict.fromkeys([*spelling, *sorted(learned, key=learned.__getitem__)])
-        return cls(list(tokens)[:size])
+        reader = _bert_pipeline(models.WordPiece(unk_token=UNK))
+        words = Counter(
+            word
+            for text in corpus
+            for cleaned in (clean_caption(text, None), clean_answer(text))
+            for word, _ in reader.pre_tokenizer.pre_tokenize_str(reader.normalizer.normalize_str(cleaned))
+        )
+        return cls(learn_pieces(words, spelling, size))
 
     def captions(self, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
         """Cleaned captions as [CLS] x [SEP]: ids_BL and mask_BL, both int64, at most `max_tokens` long."""
@@ -162,7 +164,3 @@ def _bert_pipeline(model: models.Model) -> tokenizers.Tokenizer:
     pipeline.normalizer = normalizers.BertNormalizer(lowercase=True)
     pipeline.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return pipeline
-
-
-def _words(*texts: str) -> list[str]:
-    return [word for text in texts for word in text.split()]
