@@ -1,0 +1,176 @@
+"""Answering: a question encoder that looks at the image and a decoder that spells or ranks the answer.
+
+Dimensions: B questions, I images, C channels, H height, W width in pixels, S image tokens, L question tokens, A answer
+tokens, T answer tokens that are learned, D width, V vocabulary, N nodes and E edges of an answer tree, K candidates.
+"""
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mumc_model.answers import AnswerTree, Candidates, Scoring
+from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
+from mumc_model.errors import ConfigError
+from mumc_model.model import MumcModel
+from mumc_model.text import TextEncoder, bidirectional_mask, causal_mask
+from mumc_model.vision import VisionEncoder, resize_pos_embed
+
+_BLOCK_LOGITS = 1 << 25
+"""Logits held at once while ranking, so that memory stays bounded however many questions there are."""
+
+
+class VqaModel(nn.Module):
+    """The encoders that a federation trained and the site's own answer decoder. Parameter names are MUMC's."""
+
+    def __init__(self, config: ModelConfig, finetune: FinetuneConfig) -> None:
+        """Build it with torch's own initialisation; `VqaModel.from_pretrained` is the way to a useful one.
+
+        Raises:
+            ConfigError: more decoder layers than fusion layers to start them from.
+        """
+        super().__init__()
+        self.vision_config = _vision_config(config.vision, finetune)
+        decoder = _decoder_config(config.text, finetune)
+        self.visual_encoder = VisionEncoder(self.vision_config)
+        self.text_encoder = TextEncoder(config.text)
+        del self.text_encoder.cls
+        self.text_decoder = TextEncoder(decoder)
+
+    @classmethod
+    def from_pretrained(cls, model: MumcModel, finetune: FinetuneConfig) -> "VqaModel":
+        """A model that starts from a copy of pre-trained weights, the decoder from the last fusion layers and the head.
+
+        Raises:
+            ConfigError: more decoder layers than fusion layers to start them from.
+        """
+        with torch.random.fork_rng(devices=[]):
+            vqa = cls(model.config, finetune)
+        vision = model.visual_encoder.state_dict()
+        vision["pos_embed"] = resize_pos_embed(vision["pos_embed"], vqa.vision_config.patches)
+        vqa.visual_encoder.load_state_dict(vision)
+        vqa.text_encoder.bert.load_state_dict(model.text_encoder.bert.state_dict())
+        vqa.text_decoder.bert.embeddings.load_state_dict(model.text_encoder.bert.embeddings.state_dict())
+        layers = model.text_encoder.fusion[-len(vqa.text_decoder.fusion) :]
+        for ours, theirs in zip(vqa.text_decoder.fusion, layers, strict=True):
+            ours.load_state_dict(theirs.state_dict())
+        vqa.text_decoder.cls.load_state_dict(model.text_encoder.cls.state_dict())
+        return vqa
+
+    def freeze(self, part: str) -> None:
+        """Keep the merged weights of `none`, the image encoder (`vision`) or both encoders (`encoders`)."""
+        self.visual_encoder.requires_grad_(part == "none")
+        self.text_encoder.requires_grad_(part != "encoders")
+
+    def question_states(
+        self, token_ISD: Tensor, ids_BL: Tensor, mask_BL: Tensor, image_of_B: Tensor | None = None
+    ) -> Tensor:
+        """Question states BLD: question b looks at image `image_of_B[b]` (at image b when left out)."""
+        hidden_BLD = self.text_encoder.encode(ids_BL, mask_BL)
+        return self.text_encoder.fuse(hidden_BLD, mask_BL, token_ISD, image_of_B)
+
+    def answer_logits(self, state_BLD: Tensor, mask_BL: Tensor, answer_BA: Tensor, learned_BA: Tensor) -> Tensor:
+        """Logits TV of the tokens that follow the answer's positions where `learned_BA` is true, and only of those."""
+        decoder, cross_mask = self.text_decoder, bidirectional_mask(mask_BL)
+        # The last position follows nothing that is learned, and padding comes last: causality alone hides it.
+        answer_BA, learned_BA = answer_BA[:, :-1], learned_BA[:, :-1]
+        self_mask = causal_mask(torch.ones_like(answer_BA[:1]))
+        hidden_BAD = decoder.bert.embeddings(answer_BA)
+        for layer in decoder.fusion:
+            cross = layer.crossattention.keys_values(state_BLD)
+            hidden_BAD = layer(hidden_BAD, self_mask, cross, cross_mask=cross_mask)
+        return decoder.mlm_logits(hidden_BAD[learned_BA])
+
+    @torch.no_grad()
+    def rank(self, state_BLD: Tensor, mask_BL: Tensor, candidates: Candidates, scoring: Scoring = "mean") -> Tensor:
+        """Probability BK of every candidate answer, normalised among the candidates.
+
+        `mean` compares log-probabilities a token, so that long answers are not punished for their length.
+        """
+        edges = [self._edge_log_probabilities(state_BLD, mask_BL, tree) for tree in candidates.trees]
+        return candidates.scores(edges, scoring).softmax(dim=1)
+
+    def _edge_log_probabilities(self, state_BLD: Tensor, mask_BL: Tensor, tree: AnswerTree) -> Tensor:
+        """Log-probability BE of each edge of the tree, in blocks of questions."""
+        vocabulary = self.text_decoder.cls.predictions.bias.shape[0]
+        block = max(1, _BLOCK_LOGITS // (len(tree.token_N) * vocabulary))
+        start_1ND = self._tree_embeddings(tree)
+        parts = []
+        for state, mask in zip(torch.split(state_BLD, block), torch.split(mask_BL, block), strict=True):
+            logits_BNV = _at_least_single(self._tree_logits(start_1ND, tree.sees_NN, state, mask))
+            followed_BE = logits_BNV[:, tree.edge_node_E, tree.edge_token_E]
+            parts.append(followed_BE - logits_BNV.logsumexp(dim=2)[:, tree.edge_node_E])
+        return torch.cat(parts)
+
+    def _tree_embeddings(self, tree: AnswerTree) -> Tensor:
+        """Embeddings 1ND, where a node's position is its depth."""
+        embeddings = self.text_decoder.bert.embeddings
+        word_ND = embeddings.word_embeddings(tree.token_N)
+        place_ND = embeddings.position_embeddings(tree.depth_N) + embeddings.token_type_embeddings.weight[0]
+        embedded_ND: Tensor = embeddings.LayerNorm(word_ND + place_ND)
+        return embedded_ND[None]
+
+    def _tree_logits(self, hidden_1ND: Tensor, sees_NN: Tensor, state_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        """Logits BNV at each node. Up to the first look at the question all questions share one tree."""
+        cross_mask, hidden = bidirectional_mask(mask_BL), hidden_1ND
+        for layer in self.text_decoder.fusion:
+            hidden = layer.attention(hidden, layer.attention.keys_values(hidden), sees_NN)
+            hidden = hidden.expand(len(state_BLD), -1, -1)
+            hidden = layer.crossattention(hidden, layer.crossattention.keys_values(state_BLD), cross_mask)
+            hidden = layer.output(layer.intermediate(hidden), hidden)
+        return self.text_decoder.mlm_logits(hidden)
+
+
+class AnswerTeacher:
+    """A slowly following copy of what is trained; what is frozen it shares with the student."""
+
+    def __init__(self, student: VqaModel, momentum: float) -> None:
+        """Start equal to the student."""
+        frozen = [part for part in student.children() if not any(p.requires_grad for p in part.parameters())]
+        self.model = copy.deepcopy(student, {id(part): part for part in frozen}).requires_grad_(False)
+        self._momentum = momentum
+        self._pairs = [
+            (ours, theirs)
+            for ours, theirs in zip(self.model.parameters(), student.parameters(), strict=True)
+            if theirs.requires_grad
+        ]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move towards the student by 1 - momentum; in fine-tuning this comes before the teacher is asked."""
+        ours, theirs = zip(*self._pairs, strict=True)
+        torch._foreach_lerp_(ours, [weight.detach() for weight in theirs], 1 - self._momentum)
+
+
+def answer_loss(logits_TV: Tensor, target_T: Tensor, teacher_TV: Tensor | None, alpha: float, examples: int) -> Tensor:
+    """Nats an example: the sum over its answer's tokens of (1 - alpha) CE + alpha soft CE against the teacher.
+
+    Without a teacher it is the cross-entropy. Source: MUMC's fine-tuning, after ALBEF, arXiv 2107.07651, section 3.4.
+    """
+    logits_TV = _at_least_single(logits_TV)
+    cross_entropy = F.cross_entropy(logits_TV, target_T, reduction="sum")
+    if teacher_TV is None:
+        return cross_entropy / examples
+    soft = F.cross_entropy(logits_TV, teacher_TV.softmax(dim=1), reduction="sum")
+    return ((1 - alpha) * cross_entropy + alpha * soft) / examples
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _vision_config(config: VisionConfig, finetune: FinetuneConfig) -> VisionConfig:
+    """Fine-tuning trains the position table, whatever it started as."""
+    return replace(config, image_size=finetune.image_size or config.image_size, pos_embed="learned")
+
+
+def _decoder_config(config: TextConfig, finetune: FinetuneConfig) -> TextConfig:
+    layers = finetune.decoder_layers or config.fusion_layers
+    if layers > config.fusion_layers:
+        raise ConfigError(
+            f"finetune.decoder_layers is {layers}, but they start from the {config.fusion_layers} fusion layers; "
+            f"choose at most {config.fusion_layers}"
+        )
+    return replace(config, text_layers=0, fusion_layers=layers)

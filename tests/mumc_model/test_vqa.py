@@ -1,0 +1,202 @@
+import pytest
+import torch
+
+from mumc_model.answers import Candidates
+from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
+from mumc_model.errors import ConfigError
+from mumc_model.model import build_model
+from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
+
+CONFIG = ModelConfig(
+    vision=VisionConfig(image_size=32, patch_size=8, width=16, depth=1, heads=2),
+    text=TextConfig(width=16, text_layers=1, fusion_layers=2, heads=2, vocab_size=30, max_positions=16),
+    projection=8,
+)
+ANSWERS = [(5,), (6,), (5, 7), (5, 7, 8), (9, 9), (10, 11, 12)]
+QUESTION = torch.tensor([[2, 20, 21, 22], [2, 23, 0, 0], [2, 20, 21, 22]])
+QUESTION_MASK = (QUESTION != 0).long()
+
+
+def pretrained(seed=0):
+    model = build_model(CONFIG, seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    return model
+
+
+def answering(**options):
+    return VqaModel.from_pretrained(pretrained(), FinetuneConfig(**options)).eval()
+
+
+def images(count=3, side=32):
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(2))
+
+
+def tokens(answers=ANSWERS):
+    rows = [[2, *answer, 3] for answer in answers]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    return ids, (ids != 0).long()
+
+
+def states(model):
+    return model.question_states(model.visual_encoder(images()), QUESTION, QUESTION_MASK)
+
+
+def log_likelihood(model, state, mask, answer):
+    """One answer to one question, token by token: what ranking may save work on but not change."""
+    ids = torch.tensor([[2, *answer, 3]])
+    logits = model.answer_logits(state[None], mask[None], ids, torch.ones_like(ids, dtype=torch.bool))
+    return logits.log_softmax(1).gather(1, ids[0, 1:, None])[:, 0]
+
+
+@pytest.mark.parametrize("scoring", ["mean", "sum", "compat"])
+def test_ranking_in_one_pass_scores_each_answer_as_reading_it_alone_does(scoring):
+    model = answering()
+    with torch.no_grad():
+        state = states(model)
+        probability = model.rank(state, QUESTION_MASK, Candidates.build([""] * 6, *tokens()), scoring)
+        for question in range(3):
+            parts = [log_likelihood(model, state[question], QUESTION_MASK[question], answer) for answer in ANSWERS]
+            score = {
+                "mean": torch.stack([part.mean() for part in parts]),
+                "sum": torch.stack([part.sum() for part in parts]),
+                "compat": torch.stack([part.sum() + part[0] for part in parts]),
+            }[scoring]
+            torch.testing.assert_close(probability[question], score.softmax(0), atol=1e-6, rtol=1e-4)
+
+
+def test_ranking_in_small_blocks_changes_nothing(monkeypatch):
+    model, candidates = answering(), Candidates.build([""] * 6, *tokens())
+    state = states(model)
+    whole = model.rank(state, QUESTION_MASK, candidates)
+    monkeypatch.setattr("mumc_model.vqa._BLOCK_LOGITS", 1)
+    torch.testing.assert_close(model.rank(state, QUESTION_MASK, candidates), whole)
+
+
+def test_padding_of_a_question_changes_no_answer():
+    model, candidates = answering(), Candidates.build([""] * 6, *tokens())
+    token = model.visual_encoder(images(1))
+    short = torch.tensor([[2, 20]])
+    long = torch.tensor([[2, 20, 0, 0, 0]])
+    with torch.no_grad():
+        probability = [
+            model.rank(model.question_states(token, ids, ids.ne(0).long()), ids.ne(0).long(), candidates)
+            for ids in (short, long)
+        ]
+    torch.testing.assert_close(*probability)
+
+
+def test_an_answer_token_does_not_see_the_tokens_after_it():
+    model = answering()
+    state = states(model)[:1]
+    ids = torch.tensor([[2, 5, 7, 8, 3]])
+    changed = torch.tensor([[2, 5, 7, 12, 3]])
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    first, second = (model.answer_logits(state, QUESTION_MASK[:1], answer, everywhere) for answer in (ids, changed))
+    torch.testing.assert_close(first[:3], second[:3])
+    assert (first[3] - second[3]).abs().max() > 1e-3
+
+
+def test_the_question_and_the_image_both_reach_the_answer():
+    model, candidates = answering(), Candidates.build([""] * 6, *tokens())
+    probability = model.rank(states(model), QUESTION_MASK, candidates)
+    assert (probability[0] - probability[1]).abs().max() > 1e-4
+    assert (probability[0] - probability[2]).abs().max() > 1e-4
+
+
+def test_questions_may_share_an_image_by_number():
+    model = answering()
+    token = model.visual_encoder(images(2))
+    shared = model.question_states(token, QUESTION, QUESTION_MASK, torch.tensor([1, 0, 1]))
+    dealt = model.question_states(token[[1, 0, 1]], QUESTION, QUESTION_MASK)
+    torch.testing.assert_close(shared, dealt)
+
+
+def test_the_decoder_starts_from_the_last_fusion_layers_and_the_masked_token_head():
+    source = pretrained()
+    model = VqaModel.from_pretrained(source, FinetuneConfig(decoder_layers=1))
+    ours, theirs = model.text_decoder.fusion[0].state_dict(), source.text_encoder.fusion[-1].state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    head = source.text_encoder.cls.state_dict()
+    assert all(torch.equal(weight, head[name]) for name, weight in model.text_decoder.cls.state_dict().items())
+
+
+def test_fine_tuning_leaves_the_pretrained_model_alone():
+    source = pretrained()
+    before = {name: weight.clone() for name, weight in source.state_dict().items()}
+    model = VqaModel.from_pretrained(source, FinetuneConfig())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    assert all(torch.equal(weight, before[name]) for name, weight in source.state_dict().items())
+
+
+def test_more_decoder_layers_than_fusion_layers_are_refused():
+    with pytest.raises(ConfigError, match="at most 2"):
+        VqaModel(CONFIG, FinetuneConfig(decoder_layers=3))
+
+
+def test_a_larger_image_is_read_with_interpolated_positions():
+    model = answering(image_size=48)
+    assert model.visual_encoder(images(1, 48)).shape == (1, 1 + 36, 16)
+
+
+def test_the_position_table_is_trained_even_where_it_was_fixed():
+    assert answering().visual_encoder.pos_embed.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("freeze", "trained"),
+    [
+        ("none", {"visual_encoder", "text_encoder", "text_decoder"}),
+        ("vision", {"text_encoder", "text_decoder"}),
+        ("encoders", {"text_decoder"}),
+    ],
+)
+def test_freezing_says_what_is_trained(freeze, trained):
+    model = answering()
+    model.freeze(freeze)
+    assert {name.split(".")[0] for name, weight in model.named_parameters() if weight.requires_grad} == trained
+
+
+def test_the_teacher_follows_what_is_trained_and_shares_what_is_frozen():
+    model = answering()
+    model.freeze("vision")
+    teacher = AnswerTeacher(model, momentum=0.9)
+    before = model.text_decoder.cls.predictions.bias.detach().clone()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1.0)
+    teacher.update()
+    assert teacher.model.visual_encoder is model.visual_encoder
+    torch.testing.assert_close(teacher.model.text_decoder.cls.predictions.bias, before + 0.1)
+    assert not any(weight.requires_grad for weight in teacher.model.text_decoder.parameters())
+    assert model.text_decoder.cls.predictions.bias.requires_grad
+
+
+def test_the_loss_sums_over_an_answer_and_averages_over_the_examples():
+    logits = torch.zeros(5, 30)
+    loss = answer_loss(logits, torch.arange(5), None, 0.4, 2)
+    assert loss.item() == pytest.approx(5 / 2 * torch.tensor(30.0).log().item())
+
+
+def test_distilling_from_a_certain_teacher_is_learning_its_token():
+    logits = torch.randn(4, 30, generator=torch.Generator().manual_seed(3))
+    target, told = torch.tensor([1, 2, 3, 4]), torch.tensor([5, 6, 7, 8])
+    teacher = torch.nn.functional.one_hot(told, 30) * 200.0
+    mixed = answer_loss(logits, target, teacher, 0.25, 4)
+    expected = 0.75 * answer_loss(logits, target, None, 0.0, 4) + 0.25 * answer_loss(logits, told, None, 0.0, 4)
+    torch.testing.assert_close(mixed, expected)
+
+
+def test_only_learned_positions_reach_the_vocabulary():
+    model = answering()
+    ids, mask = tokens(ANSWERS[:3])
+    learned = torch.zeros_like(mask, dtype=torch.bool)
+    learned[1, 0] = True
+    alone = model.answer_logits(states(model), QUESTION_MASK, ids, learned)
+    every = model.answer_logits(states(model), QUESTION_MASK, ids, torch.ones_like(learned))
+    torch.testing.assert_close(alone[0], every[ids.shape[1] - 1])
+    assert alone.shape == (1, 30)
