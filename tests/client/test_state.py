@@ -1,0 +1,48 @@
+import torch
+
+from client.state import RunState
+from mumc_model.evaluate import AnswerRow
+
+WEIGHTS = {"head": torch.arange(3.0)}
+
+
+def row(**changes):
+    values = {"image": "images/a.png", "question_type": "kind", "answer_type": "OPEN", "truth": "cyst"}
+    return AnswerRow(**values | {"prediction": "cyst", "correct": True, "confidence": 0.5} | changes)
+
+
+def test_a_round_finds_what_the_round_before_left(tmp_path):
+    RunState(tmp_path).keep_private_weights(1, WEIGHTS)
+    assert torch.equal(RunState(tmp_path).private_weights(before_round=2)["head"], WEIGHTS["head"])
+
+
+def test_a_round_done_again_starts_where_it_started_before(tmp_path):
+    state = RunState(tmp_path)
+    state.keep_private_weights(1, WEIGHTS)
+    state.keep_private_weights(2, {"head": torch.zeros(3)})
+    assert torch.equal(state.private_weights(before_round=2)["head"], WEIGHTS["head"])
+
+
+def test_after_a_missed_round_nothing_stale_is_found(tmp_path):
+    state = RunState(tmp_path)
+    state.keep_private_weights(1, WEIGHTS)
+    assert state.private_weights(before_round=3) is None
+
+
+def test_only_the_last_two_rounds_stay_on_the_disk(tmp_path):
+    state = RunState(tmp_path)
+    for number in (1, 2, 3):
+        state.keep_private_weights(number, WEIGHTS)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_answered_questions_and_the_vqa_model_come_back_as_they_were_kept(tmp_path):
+    state = RunState(tmp_path)
+    assert state.rows("test") == []
+    assert state.vqa() is None
+    state.keep_rows("test", [row(), row(correct=False)])
+    state.keep_vqa(WEIGHTS, {"candidates": ["cyst"]})
+    assert [r.correct for r in state.rows("test")] == [True, False]
+    weights, facts = state.vqa()
+    assert torch.equal(weights["head"], WEIGHTS["head"])
+    assert facts == {"candidates": ["cyst"]}
