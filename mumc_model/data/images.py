@@ -18,6 +18,7 @@ MAX_BYTES = 256 << 20
 UPRIGHT = 1
 """The EXIF orientation of an image that needs no turning."""
 EXIF_ORIENTATION = 0x0112
+GREY_MODES = ("1", "L", "LA", "I", "F")
 
 UNREADABLE = "image unreadable"
 TOO_LARGE = "image too large"
@@ -32,8 +33,8 @@ class UnusableImageError(DataError):
         self.reason = reason
 
 
-def open_image(source: Path | BytesIO, formats: tuple[str, ...] = SITE_FORMATS) -> Image.Image:
-    """The fully decoded image.
+def open_image(source: Path | BytesIO, formats: tuple[str, ...] = SITE_FORMATS, *, draft_side: int = 0) -> Image.Image:
+    """The fully decoded image; with `draft_side`, JPEG is decoded at some smaller size that is at least that.
 
     Raises:
         UnusableImageError: it is no such image, is cut short, or announces more than `MAX_PIXELS`.
@@ -43,6 +44,8 @@ def open_image(source: Path | BytesIO, formats: tuple[str, ...] = SITE_FORMATS) 
         image = Image.open(content, formats=formats)
         if image.width * image.height > MAX_PIXELS:
             raise UnusableImageError(TOO_LARGE)
+        if draft_side:
+            image.draft(None, (draft_side, draft_side))
         image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusableImageError(TOO_LARGE) from None
@@ -51,6 +54,15 @@ def open_image(source: Path | BytesIO, formats: tuple[str, ...] = SITE_FORMATS) 
     except Exception:  # Decoders raise anything at all on broken input, often quoting it.
         raise UnusableImageError(UNREADABLE) from None
     return image
+
+
+def is_grey(path: Path) -> bool:
+    """Whether the file's header announces no colour (an unreadable file has none either)."""
+    try:
+        with Image.open(path, formats=SITE_FORMATS) as image:
+            return image.mode in GREY_MODES or image.mode.startswith("I;16")
+    except Exception:  # As in open_image; whoever decodes the file will say so.
+        return True
 
 
 def _read(path: Path) -> bytes:

@@ -48,6 +48,11 @@ class SiteData:
         """The image's path inside the folder with forward slashes: the same on every machine."""
         return record.image.relative_to(self.root).as_posix()
 
+    @property
+    def image_keys(self) -> tuple[str, ...]:
+        """The keys of all images that a record names, sorted."""
+        return tuple(sorted({self.key(record) for records in (self.captions, self.vqa) for record in records}))
+
 
 def read_site(root: Path | str, *, bad_share: float = 0.01) -> SiteData:
     """All usable rows of a site's folder, images checked (checks are remembered in `state/`).

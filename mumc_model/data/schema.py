@@ -16,6 +16,8 @@ UNITS = ("patient", "image")
 CAPTION_TEXTS = ("image", "caption")
 QUESTION_TEXTS = ("image", "question", "answer", "answer_type", "question_type", "split")
 OUTSIDE = "image outside the folder"
+PIXEL_CACHES = "state/pixels-*.npy"
+"""Where decoded images are kept between starts, one file a size."""
 
 Unit = Literal["patient", "image"]
 

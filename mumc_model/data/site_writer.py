@@ -15,7 +15,7 @@ from PIL import Image
 
 from mumc_model.data.files import write_if_changed
 from mumc_model.data.images import UnusableImageError, stored_form
-from mumc_model.data.schema import Unit, check_caption_row, check_question_row, image_key, read_settings
+from mumc_model.data.schema import PIXEL_CACHES, Unit, check_caption_row, check_question_row, image_key, read_settings
 from mumc_model.errors import DataError
 
 Source = Path | Image.Image
@@ -151,9 +151,9 @@ class SiteWriter:
     def _remove_orphans(self) -> None:
         """Delete images of this source that it no longer holds: a withdrawn patient must not stay on the disk."""
         keys = {key for _, key in self._images.values()}
-        for path in (self.root / self._prefix).glob("*"):
-            if self._prefix + path.name not in keys and path.is_file():
-                path.unlink()
+        orphans = [path for path in (self.root / self._prefix).glob("*") if self._prefix + path.name not in keys]
+        for path in [*orphans, *(self.root.glob(PIXEL_CACHES) if orphans else ())]:
+            path.unlink(missing_ok=True)
 
 
 def _with_labels(row: dict[str, Any], labels: Mapping[str, str] | None) -> dict[str, Any]:
