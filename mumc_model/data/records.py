@@ -67,12 +67,13 @@ def read_site(root: Path | str, *, bad_share: float = 0.01) -> SiteData:
     questions = _read_rows(root, "vqa.jsonl", check_question_row, unit, bad_share, skipped)
     if not captions and not questions:
         raise DataError("the site folder has neither captions nor questions; import a data set with `mumc-site import`")
+    paths = {key: root / key for key, _ in (*captions, *questions)}
     return SiteData(
         root=root,
         name=name,
         unit=unit,
-        captions=tuple(CaptionRecord(root / key, **row) for key, row in captions),
-        vqa=tuple(VqaRecord(root / key, **row) for key, row in questions),
+        captions=tuple(CaptionRecord(paths[key], **row) for key, row in captions),
+        vqa=tuple(VqaRecord(paths[key], **row) for key, row in questions),
         skipped=dict(skipped),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import yaml
@@ -112,7 +112,7 @@ def image_key(text: str) -> str:
         UnusableRowError: the path is absolute, climbs, or is written for another system.
     """
     path = PurePosixPath(text)
-    if path.is_absolute() or ".." in path.parts or "\\" in text or "\0" in text or PureWindowsPath(text).drive:
+    if path.is_absolute() or ".." in path.parts or "\\" in text or "\0" in text or text[1:2] == ":":
         raise UnusableRowError(OUTSIDE)
     return str(path)
 
