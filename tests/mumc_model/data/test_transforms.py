@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mumc_model.data.transforms import DEVIATION, MEAN, Augmentation, augment, mirror_text, normalise
+from mumc_model.data.transforms import DEVIATION, MEAN, Augmentation, _grid, augment, mirror_text, normalise
 
 STILL = Augmentation(crop_scale=1, rotation_degrees=0, brightness=0, contrast=0)
 
@@ -70,6 +70,13 @@ def test_a_crop_keeps_at_least_the_given_share_of_the_area():
     assert share.min() > 0.45
     assert share.min() < 0.6
     assert share.max() > 0.9
+
+
+@given(st.lists(st.floats(-2, 2, width=32), min_size=12, max_size=12), st.integers(1, 9))
+def test_the_sampling_grid_agrees_with_the_library(numbers, side):
+    matrix = torch.tensor(numbers).view(2, 2, 3)
+    expected = torch.nn.functional.affine_grid(matrix, [2, 1, side, side], align_corners=False)
+    torch.testing.assert_close(_grid(matrix, side), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_crops_reach_every_border():
