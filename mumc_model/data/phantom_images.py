@@ -33,11 +33,11 @@ class Scanner:
         """A hospital's scanner: the plain one if `unlike` is 0, far from it if 1."""
         spread = unlike * rng.uniform(-1, 1, 5)
         return cls(
-            contrast=contrast * float(np.exp(0.2 * spread[0])),
-            noise=noise * float(np.exp(0.6 * spread[1])),
-            gamma=float(np.exp(0.35 * spread[2])),
-            window=float(np.exp(0.3 * spread[3])),
-            level=float(0.1 * spread[4]),
+            contrast=contrast * float(np.exp(0.1 * spread[0])),
+            noise=noise * float(np.exp(0.4 * spread[1])),
+            gamma=float(np.exp(0.25 * spread[2])),
+            window=float(np.exp(0.2 * spread[3])),
+            level=float(0.06 * spread[4]),
         )
 
 
