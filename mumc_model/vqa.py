@@ -5,13 +5,15 @@ tokens, T answer tokens that are learned, D width, V vocabulary, N nodes and E e
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mumc_model.answers import AnswerTree, Candidates, Scoring
+from mumc_model.candidates import AnswerTree, Candidates, Scoring
+from mumc_model.checkpoint import load_strictly
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.errors import ConfigError
 from mumc_model.model import MumcModel
@@ -63,6 +65,18 @@ class VqaModel(nn.Module):
         """Keep the merged weights of `none`, the image encoder (`vision`) or both encoders (`encoders`)."""
         self.visual_encoder.requires_grad_(part == "none")
         self.text_encoder.requires_grad_(part != "encoders")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies on the CPU of everything that `load_weights` needs, tied weights once. They stay at the site."""
+        return {name: weight.detach().to("cpu", copy=True) for name, weight in sorted(self.named_parameters())}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take back what `weights` gave.
+
+        Raises:
+            CheckpointError: a name is missing or unexpected, or a shape differs; nothing is loaded then.
+        """
+        load_strictly(dict(self.named_parameters()), weights, "the answering weights")
 
     def question_states(
         self, token_ISD: Tensor, ids_BL: Tensor, mask_BL: Tensor, image_of_B: Tensor | None = None

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mumc_model.answers import Candidates
+from mumc_model.candidates import Candidates
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mumc_model.answers import Candidates
+from mumc_model.candidates import Candidates
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.errors import ConfigError
 from mumc_model.model import build_model

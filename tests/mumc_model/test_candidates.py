@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mumc_model.answers import AnswerTree, Candidates, candidate_answers
+from mumc_model.candidates import AnswerTree, Candidates, candidate_answers
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import DataError
 

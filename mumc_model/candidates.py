@@ -78,6 +78,10 @@ class Candidates:
     order_C: Tensor
     """Where each candidate stands in the trees, read one after another."""
 
+    def __len__(self) -> int:
+        """Number of answers."""
+        return len(self.texts)
+
     @classmethod
     def build(cls, texts: Sequence[str], ids_CL: Tensor, mask_CL: Tensor) -> "Candidates":
         """Candidates from their texts and their tokens as `Tokenizer.answers` gives them, all distinct."""
