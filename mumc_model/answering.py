@@ -9,17 +9,13 @@ from torch import Tensor
 from mumc_model.candidates import Candidates, Scoring
 from mumc_model.data.samples import VqaSamples
 from mumc_model.evaluate import AnswerRow, is_correct
+from mumc_model.train import autocast
 from mumc_model.vqa import VqaModel
 
 _QUESTIONS = 128
 _IMAGES = 32
 _KEPT_BYTES = 8 << 30
 """The most image tokens that are kept; above it images are encoded anew when they are asked for."""
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Arithmetic in bf16 where the precision says so; weights stay in single precision."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 class ImageTokens:

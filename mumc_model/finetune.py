@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mumc_model.answering import ImageTokens, answer_rows, autocast, rank_questions
+from mumc_model.answering import ImageTokens, answer_rows, rank_questions
 from mumc_model.candidates import Candidates, candidate_answers
 from mumc_model.config import FinetuneConfig, Recipe
 from mumc_model.data.samples import VqaSamples
@@ -19,7 +19,7 @@ from mumc_model.data.shuffling import shuffled
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import Augmentation
 from mumc_model.model import MumcModel
-from mumc_model.train import learning_rate
+from mumc_model.train import DivergedError, autocast, learning_rate
 from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
 
 _QUESTIONS = 128
@@ -73,6 +73,8 @@ def finetune(
 
     Raises:
         DataError: there are no training questions.
+        DeviceError: the precision is not to be had.
+        DivergedError: the loss is no longer a number.
         ConfigError: more decoder layers than fusion layers.
     """
     started, config = time.perf_counter(), recipe.finetune
@@ -127,11 +129,21 @@ def _learn(
         losses.append(loss.detach())
         done = step + 1
         if done % config.select_every == 0 or done == config.steps:
+            _require_finite(losses, done)
             selection.look(done)
             model.train()
         if on_step:
             on_step(done, float(losses[-1]))
     return losses
+
+
+def _require_finite(losses: list[Tensor], done: int) -> None:
+    """Asked at the looks only, because an accelerator must be waited for."""
+    if not torch.stack(losses).isfinite().all():
+        raise DivergedError(
+            f"the fine-tuning loss was no longer a number after {done} steps; lower finetune.optimizer.lr, or set its "
+            "clip_norm"
+        )
 
 
 def _deal(

@@ -16,6 +16,7 @@ from mumc_model.errors import DataError
 from mumc_model.evaluate import score
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.model import build_model
+from mumc_model.train import DivergedError
 from mumc_model.vqa import VqaModel
 
 WORDS = "how bright is it which half very dark left right"
@@ -225,6 +226,12 @@ def test_half_precision_follows_single_precision(data):
     assert half.loss != single.loss
     rows = answer_questions(half.model, half.candidates, data.test, device=CPU, precision="bf16")
     assert len(rows) == len(data.test)
+
+
+def test_a_loss_that_is_no_number_stops_the_training(data, monkeypatch):
+    monkeypatch.setattr("mumc_model.finetune.learning_rate", lambda *_: float("inf"))
+    with pytest.raises(DivergedError, match=r"after 3 steps.*clip_norm"):
+        tuned(data, steps=3)
 
 
 def test_every_step_is_reported_with_its_loss(data):
