@@ -1,26 +1,18 @@
-"""BERT as MUMC uses it: text layers, then fusion layers that cross-attend to the image, then the masked-token head.
+"""The text encoder: BERT's first layers read text, its last ones fuse it with the image.
 
-The modules are BERT's, by its parameter names. They are spelled out here because transformers turns self-attention
-causal, silently, in every layer that may cross-attend, and takes seconds to import; a test holds them to its results.
-
-Dimensions: B records, X any batch, L tokens, Q queried positions, S source tokens, H heads, C channels of a head,
-D width, V vocabulary.
+Dimensions: B records, T texts, X any batch, L tokens, Q queried positions, S image tokens, D width, V vocabulary.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mumc_model.bert import BertEmbeddings, BertLayer, KeysValues, MlmHead
 from mumc_model.config import TextConfig
 from mumc_model.errors import ConfigError
-
-LAYER_NORM_EPS = 1e-12
-PAD_ID = 0
-
-KeysValues = tuple[Tensor, Tensor]
-"""Keys and values of one attention, each XHSC."""
 
 
 def bidirectional_mask(mask_BL: Tensor) -> Tensor:
@@ -33,181 +25,6 @@ def causal_mask(mask_BL: Tensor) -> Tensor:
     length = mask_BL.shape[1]
     earlier_LL = torch.ones(length, length, dtype=torch.bool, device=mask_BL.device).tril()
     return bidirectional_mask(mask_BL) & earlier_LL
-
-
-class BertEmbeddings(nn.Module):
-    """Words, positions and BERT's first token type, summed and normalised."""
-
-    def __init__(self, config: TextConfig) -> None:
-        """One row a token, one a position, two token types as in BERT's checkpoints."""
-        super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.width, padding_idx=PAD_ID)
-        self.position_embeddings = nn.Embedding(config.max_positions, config.width)
-        self.token_type_embeddings = nn.Embedding(2, config.width)
-        self.LayerNorm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, ids_BL: Tensor) -> Tensor:
-        """Embeddings BLD.
-
-        Raises:
-            ConfigError: the text is longer than the model has positions.
-        """
-        length, positions = ids_BL.shape[1], self.position_embeddings.num_embeddings
-        if length > positions:
-            raise ConfigError(
-                f"a text of {length} tokens exceeds text.max_positions {positions}; cut it or raise the limit"
-            )
-        place_L = torch.arange(length, device=ids_BL.device)
-        offset_LD = self.position_embeddings(place_L) + self.token_type_embeddings(torch.zeros_like(place_L))
-        embedded_BLD: Tensor = self.dropout(self.LayerNorm(self.word_embeddings(ids_BL) + offset_LD))
-        return embedded_BLD
-
-
-class _AttentionInput(nn.Module):
-    """The three projections of an attention, BERT's `attention.self`."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.dropout = config.dropout
-        self.query = nn.Linear(config.width, config.width)
-        self.key = nn.Linear(config.width, config.width)
-        self.value = nn.Linear(config.width, config.width)
-
-
-class _Output(nn.Module):
-    """A projection, dropout, the residual and its norm."""
-
-    def __init__(self, inner: int, config: TextConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(inner, config.width)
-        self.LayerNorm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, inner_XLI: Tensor, residual_XLD: Tensor) -> Tensor:
-        hidden_XLD: Tensor = self.LayerNorm(self.dropout(self.dense(inner_XLI)) + residual_XLD)
-        return hidden_XLD
-
-
-class BertAttention(nn.Module):
-    """Attention to the text itself or to another source, with its residual and norm."""
-
-    def __init__(self, config: TextConfig) -> None:
-        """Its source is as wide as the text."""
-        super().__init__()
-        self.self = _AttentionInput(config)
-        self.output = _Output(config.width, config)
-
-    def keys_values(self, source_XSD: Tensor) -> KeysValues:
-        """What a source offers this attention: computed once, queried any number of times."""
-        return self._by_head(self.self.key(source_XSD)), self._by_head(self.self.value(source_XSD))
-
-    def forward(self, hidden_XQD: Tensor, source: KeysValues, mask: Tensor | None = None) -> Tensor:
-        """`hidden_XQD` after the attention; `mask` is boolean, true where it may look, and broadcasts to XHQS."""
-        query_XHQC = self._by_head(self.self.query(hidden_XQD))
-        dropout = self.self.dropout if self.training else 0.0
-        mixed_XHQC = F.scaled_dot_product_attention(query_XHQC, *source, attn_mask=mask, dropout_p=dropout)
-        attended_XQD: Tensor = self.output(mixed_XHQC.transpose(1, 2).flatten(2), hidden_XQD)
-        return attended_XQD
-
-    def _by_head(self, projected_XLD: Tensor) -> Tensor:
-        batch, length, width = projected_XLD.shape
-        return projected_XLD.view(batch, length, self.self.heads, width // self.self.heads).transpose(1, 2)
-
-
-class _Intermediate(nn.Module):
-    """The widening half of the feed-forward part."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.width, 4 * config.width)
-
-    def forward(self, hidden_XLD: Tensor) -> Tensor:
-        return F.gelu(self.dense(hidden_XLD))
-
-
-class BertLayer(nn.Module):
-    """One layer: self-attention, cross-attention where it has one, feed-forward."""
-
-    crossattention: BertAttention
-
-    def __init__(self, config: TextConfig, *, cross_attention: bool) -> None:
-        """`cross_attention` adds the attention to an image, or to a question in the answer decoder."""
-        super().__init__()
-        self.attention = BertAttention(config)
-        if cross_attention:
-            self.crossattention = BertAttention(config)
-        self.intermediate = _Intermediate(config)
-        self.output = _Output(4 * config.width, config)
-
-    def forward(
-        self,
-        hidden_XLD: Tensor,
-        mask: Tensor,
-        cross: KeysValues | None = None,
-        *,
-        cross_mask: Tensor | None = None,
-        at_XQ: Tensor | None = None,
-    ) -> Tensor:
-        """`hidden_XLD` after the layer, or only its rows `at_XQ` (then the result is XQD and the others cost nothing).
-
-        `mask` and `cross_mask` come from `bidirectional_mask` or `causal_mask`; `at_XQ` wants a bidirectional one.
-        `cross` is `layer.crossattention.keys_values(source)`.
-        """
-        hidden: Tensor = hidden_XLD if at_XQ is None else take_rows(hidden_XLD, at_XQ)
-        hidden = self.attention(hidden, self.attention.keys_values(hidden_XLD), mask)
-        if cross is not None:
-            hidden = self.crossattention(hidden, cross, cross_mask)
-        hidden = self.output(self.intermediate(hidden), hidden)
-        return hidden
-
-
-def take_rows(hidden_XLD: Tensor, at_XQ: Tensor) -> Tensor:
-    """Rows `at_XQ` of each record, XQD."""
-    return hidden_XLD.gather(1, at_XQ[:, :, None].expand(-1, -1, hidden_XLD.shape[2]))
-
-
-class _Transform(nn.Module):
-    """The masked-token head's own layer."""
-
-    def __init__(self, config: TextConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.width, config.width)
-        self.LayerNorm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-
-    def forward(self, hidden_XD: Tensor) -> Tensor:
-        transformed_XD: Tensor = self.LayerNorm(F.gelu(self.dense(hidden_XD)))
-        return transformed_XD
-
-
-class _Predictions(nn.Module):
-    """Scores over the vocabulary; the decoder's weight is the word embeddings' own."""
-
-    def __init__(self, config: TextConfig, words_VD: nn.Parameter) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.transform = _Transform(config)
-        self.decoder = nn.Linear(config.width, config.vocab_size)
-        self.decoder.weight, self.decoder.bias = words_VD, self.bias
-
-    def forward(self, hidden_XD: Tensor) -> Tensor:
-        logits_XV: Tensor = self.decoder(self.transform(hidden_XD))
-        return logits_XV
-
-
-class MlmHead(nn.Module):
-    """BERT's masked-token head under its name, `cls`."""
-
-    def __init__(self, config: TextConfig, words_VD: nn.Parameter) -> None:
-        """Tie the head to the word embeddings."""
-        super().__init__()
-        self.predictions = _Predictions(config, words_VD)
-
-    def forward(self, hidden_XD: Tensor) -> Tensor:
-        """Scores XV over the vocabulary for hidden states of any leading shape."""
-        logits_XV: Tensor = self.predictions(hidden_XD)
-        return logits_XV
 
 
 class _Layers(nn.Module):
@@ -225,6 +42,17 @@ class _Bert(nn.Module):
         super().__init__()
         self.embeddings = BertEmbeddings(config)
         self.encoder = _Layers(layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Pairs of a text and an image for the fusion layers, and the positions whose states are asked for."""
+
+    text_X: Tensor
+    """The text of each pair, as a row of the texts given."""
+    image_X: Tensor
+    """The image of each pair, as a row of the images given."""
+    at_XQ: Tensor
 
 
 class TextEncoder(nn.Module):
@@ -259,7 +87,7 @@ class TextEncoder(nn.Module):
     def encode(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Text alone, BLD: the embeddings and the text layers."""
         mask_B11L = bidirectional_mask(mask_BL)
-        hidden_BLD = self.bert.embeddings(ids_BL)
+        hidden_BLD: Tensor = self.bert.embeddings(ids_BL)
         for layer in self.layers:
             hidden_BLD = layer(hidden_BLD, mask_B11L)
         return hidden_BLD
@@ -270,6 +98,31 @@ class TextEncoder(nn.Module):
         for layer in self.fusion:
             hidden_XLD = layer(hidden_XLD, mask_X11L, image_keys_values(layer, image_BSD, image_of_X))
         return hidden_XLD
+
+    def fuse_pairs(
+        self, hidden_TLD: Tensor, mask_TL: Tensor, image_BSD: Tensor, pairs: Sequence[Pairs]
+    ) -> list[Tensor]:
+        """For each group of pairs its asked-for states, XQD, from one pass through the fusion layers.
+
+        The same numbers as `fuse` gives, for less: texts that several pairs share attend to themselves once, and the
+        last layer computes only what is asked for.
+        """
+        text_X = torch.cat([group.text_X for group in pairs])
+        image_X = torch.cat([group.image_X for group in pairs])
+        sizes = [len(group.text_X) for group in pairs]
+        *body, last = self.fusion
+        hidden, mask_T11L = hidden_TLD, bidirectional_mask(mask_TL)
+        mask_X11L = mask_T11L[text_X]
+        for index, layer in enumerate(body):
+            cross = image_keys_values(layer, image_BSD, image_X)
+            hidden = layer(hidden, mask_X11L if index else mask_T11L, cross, text_of_Y=None if index else text_X)
+        if not body:
+            hidden = hidden[text_X]
+        key_BHSC, value_BHSC = last.crossattention.keys_values(image_BSD)
+        return [
+            last(rows, mask, (key_BHSC[group.image_X], value_BHSC[group.image_X]), at_XQ=group.at_XQ)
+            for rows, mask, group in zip(torch.split(hidden, sizes), torch.split(mask_X11L, sizes), pairs, strict=True)
+        ]
 
     def mlm_logits(self, hidden_XD: Tensor) -> Tensor:
         """Scores over the vocabulary, XV, for hidden states of any leading shape."""

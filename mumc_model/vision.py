@@ -102,6 +102,14 @@ def patchify(image_BCHW: Tensor, patch_size: int) -> Tensor:
     return blocks.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
 
+def blank_patches(image_BCHW: Tensor, drop_BM: Tensor, patch_size: int) -> Tensor:
+    """The images with the dropped patches at 0, so that overlapping convolutions cannot see what they must paint."""
+    side = image_BCHW.shape[-1] // patch_size
+    seen_BN = image_BCHW.new_ones(len(image_BCHW), side * side).scatter_(1, drop_BM, 0.0)
+    seen_B1HW = seen_BN.view(-1, 1, side, side).repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
+    return image_BCHW * seen_B1HW
+
+
 class MimDecoder(nn.Module):
     """A light decoder that paints the dropped patches from the kept ones. It stays at the site."""
 

@@ -68,6 +68,7 @@ class CaptionDataset:
             DataError: fewer than two images have captions.
         """
         records = sorted(site.captions, key=site.key)
+        self.tokenizer = tokenizer
         self.image_keys = tuple(dict.fromkeys(map(site.key, records)))
         if len(self.image_keys) < 2:
             raise DataError(

@@ -1,0 +1,284 @@
+"""From a batch to MUMC's losses: masked views, teacher, contrast, one fusion pass for matching and masked tokens.
+
+The order of events is the reference's: features of student and teacher, then the teacher moves, then the losses, then
+the queue fills. A loss of weight 0 has no forward pass of its own.
+
+Dimensions: B records, K image tokens, D width, L tokens, E embedding, N keys (the B of the batch, then the queue),
+M masked tokens, Q asked-for positions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mumc_model import losses
+from mumc_model.config import ObjectiveConfig
+from mumc_model.contrast import Contrast, Tensors
+from mumc_model.data.collate import PretrainBatch
+from mumc_model.errors import ConfigError
+from mumc_model.masking import IGNORED, Draws, dropped_patches, negative_weights
+from mumc_model.model import MumcModel
+from mumc_model.momentum import FeatureQueue, Teacher
+from mumc_model.text import Pairs
+from mumc_model.vision import MimDecoder, blank_patches, patchify
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOutput:
+    """The losses of one batch."""
+
+    total: Tensor
+    """Sum of the terms times their weights, to be differentiated."""
+    terms: Mapping[str, Tensor]
+    """Each active loss before weighting, detached: nats, and for mim squared units."""
+    trace: Mapping[str, Tensor]
+    """What the losses were made of, detached, by the names in the reference's recordings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedTexts:
+    """Texts with masked tokens and where those are, padded to the largest number of them in a text."""
+
+    ids_BL: Tensor
+    at_BQ: Tensor
+    chosen_M: Tensor
+    """Places of the masked tokens in `at_BQ` read row by row."""
+    labels_M: Tensor
+
+    @staticmethod
+    def of(ids_BL: Tensor, labels_BL: Tensor, device: torch.device) -> "MaskedTexts":
+        """Find the positions on the CPU and move them to `device` at once, so that an accelerator need not wait."""
+        masked_BL = labels_BL != IGNORED
+        most = max(1, int(masked_BL.sum(dim=1).max()))
+        at_BQ = (~masked_BL).int().argsort(dim=1, stable=True)[:, :most]
+        labels = labels_BL.gather(1, at_BQ).flatten()
+        chosen_M = (labels != IGNORED).nonzero()[:, 0]
+        ids_BL, at_BQ, labels_M = ids_BL.to(device), at_BQ.to(device), labels[chosen_M].to(device)
+        return MaskedTexts(ids_BL=ids_BL, at_BQ=at_BQ, chosen_M=chosen_M.to(device), labels_M=labels_M)
+
+    def take(self, hidden_BQD: Tensor) -> Tensor:
+        """The states MD of the masked tokens, in the order of the labels."""
+        return hidden_BQD.flatten(0, 1)[self.chosen_M]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What the student or the teacher made of a batch. Texts stay out where no active loss reads them."""
+
+    keep_BK: Tensor
+    token_BKD: Tensor
+    image_BE: Tensor
+    text_BE: Tensor | None
+
+
+class PretrainObjective:
+    """MUMC's objective for one model. It owns no weights but those of the painting head."""
+
+    def __init__(
+        self,
+        model: MumcModel,
+        teacher: Teacher | None,
+        queue: FeatureQueue | None,
+        config: ObjectiveConfig,
+        mim_decoder: MimDecoder | None = None,
+    ) -> None:
+        """`teacher` may be left out where no active loss looks at one, `mim_decoder` where `config.mim` is 0.
+
+        Raises:
+            ConfigError: an active loss lacks its part.
+        """
+        if needs_teacher(config) and teacher is None:
+            raise ConfigError("mcl, ucl and distilled mlm learn from a teacher; build one or set their weights to 0")
+        if config.mim and mim_decoder is None:
+            raise ConfigError("objective.mim needs its decoder; build a MimDecoder or set mim to 0")
+        if (config.itm or config.mlm) and not model.text_encoder.fusion:
+            raise ConfigError("itm and mlm need fusion layers; set text.fusion_layers above 0 or their weights to 0")
+        self.model, self.teacher, self.queue = model, teacher, queue
+        self.config, self.mim_decoder = config, mim_decoder
+        self._contrasts = bool(config.mcl or config.ucl)
+        self._reads_texts = self._contrasts or bool(config.itm)
+
+    def __call__(
+        self, batch: PretrainBatch, draws: Draws, alpha: float, *, move_teacher: bool = True
+    ) -> PretrainOutput:
+        """Losses of one batch that is on the model's device. `alpha` is the weight of the teacher's soft targets.
+
+        Moves the teacher (unless told not to, as for a later part of an accumulated step) and fills the queue.
+        """
+        self.model.clamp_temperature()
+        masked = self._mask_tokens(batch, draws) if self.config.mlm else None
+        student, state_TLD = self._student(batch, draws, masked)
+        teacher = self._teacher(batch, draws, alpha)
+        if self.teacher is not None and teacher is not None and move_teacher:
+            self.teacher.update(self.config.momentum)
+        terms: Tensors = {}
+        trace: Tensors = {"image_embeds": student.token_BKD, "image_feat": student.image_BE}
+        if teacher is not None and self._contrasts:
+            terms |= self._contrast(batch, student, teacher, alpha, trace)
+        asked = self._fuse(batch, student, state_TLD, masked, draws, trace)
+        if self.config.itm:
+            terms["itm"] = self._match(asked.pop(0), trace)
+        if masked is not None:
+            terms["mlm"] = self._predict(batch, masked, asked.pop(0), teacher, alpha, trace)
+        if self.mim_decoder is not None and self.config.mim:
+            terms["mim"] = self._paint(batch, student, self.mim_decoder)
+        total = torch.stack([getattr(self.config, name) * term for name, term in terms.items()]).sum()
+        detached = [{name: part.detach() for name, part in parts.items()} for parts in (terms, trace)]
+        return PretrainOutput(total=total, terms=detached[0], trace=detached[1])
+
+    def _mask_tokens(self, batch: PretrainBatch, draws: Draws) -> MaskedTexts:
+        probability, vocab_size = self.config.mlm_probability, self.model.config.text.vocab_size
+        ids_BL, labels_BL = draws.mask_tokens(batch.ids_BL, batch.mask_BL, probability, vocab_size)
+        return MaskedTexts.of(ids_BL, labels_BL, batch.ids_BL.device)
+
+    def _keep_patches(self, batch: PretrainBatch, draws: Draws) -> Tensor:
+        image, patches = batch.image_BCHW, self.model.config.vision.patches
+        return draws.keep_patches(len(image), patches, self.config.patch_drop).to(image.device)
+
+    def _student(self, batch: PretrainBatch, draws: Draws, masked: MaskedTexts | None) -> tuple[View, Tensor | None]:
+        """The student's view, and the states TLD of the texts (plain ones first, then masked ones) from one pass."""
+        model, image = self.model, batch.image_BCHW
+        keep_BK = self._keep_patches(batch, draws)
+        if self.config.mim and model.config.vision.stem == "conv":
+            drop_BD = dropped_patches(keep_BK, model.config.vision.patches)
+            image = blank_patches(image, drop_BD, model.config.vision.patch_size)
+        token_BKD, image_BE = model.image_features(image, keep_BK)
+        texts = [batch.ids_BL] * self._reads_texts + ([] if masked is None else [masked.ids_BL])
+        state_TLD = model.text_encoder.encode(torch.cat(texts), _repeat(batch.mask_BL, len(texts))) if texts else None
+        text_BE = None
+        if state_TLD is not None and self._reads_texts:
+            text_BE = model.text_feature(state_TLD[: len(batch.ids_BL)])
+        return View(keep_BK=keep_BK, token_BKD=token_BKD, image_BE=image_BE, text_BE=text_BE), state_TLD
+
+    @torch.no_grad()
+    def _teacher(self, batch: PretrainBatch, draws: Draws, alpha: float) -> View | None:
+        """The teacher's view with its weights of before this step; none where no active loss looks at it."""
+        if self.teacher is None or not (self._contrasts or (self.config.mlm and alpha)):
+            return None
+        keep_BK, model = self._keep_patches(batch, draws), self.teacher.model
+        token_BKD, image_BE = model.image_features(batch.image_BCHW, keep_BK)
+        text_BE = model.text_features(batch.ids_BL, batch.mask_BL)[1] if self._contrasts else None
+        return View(keep_BK=keep_BK, token_BKD=token_BKD, image_BE=image_BE, text_BE=text_BE)
+
+    def _contrast(self, batch: PretrainBatch, student: View, teacher: View, alpha: float, trace: Tensors) -> Tensors:
+        """Student against teacher, across and within the modalities; then the queue takes the teacher's features."""
+        assert student.text_BE is not None
+        assert teacher.text_BE is not None
+        keys = {"i": [teacher.image_BE], "t": [teacher.text_BE]}
+        caption_ids = [batch.caption_id_B]
+        if self.queue is not None:
+            image_QE, text_QE, caption_id_Q = self.queue.features()
+            keys["i"].append(image_QE)
+            keys["t"].append(text_QE)
+            caption_ids.append(caption_id_Q)
+        hidden_BN = equal_captions(batch, torch.cat(caption_ids)) if self.config.mask_equal_captions else None
+        contrast = Contrast(keys, hidden_BN, self.model.temp)
+        student_BE = {"i": student.image_BE, "t": student.text_BE}
+        teacher_BE = {"i": teacher.image_BE, "t": teacher.text_BE}
+        trace |= {"text_feat": student.text_BE, "image_feat_m": teacher.image_BE, "text_feat_m": teacher.text_BE}
+        terms: Tensors = {}
+        with torch.autocast(batch.image_BCHW.device.type, enabled=False):
+            if self.config.mcl:
+                parts = contrast.across(student_BE, teacher_BE, alpha)
+                terms["mcl"] = (parts["loss_i2t"] + parts["loss_t2i"]) / 2
+                trace |= parts
+            if self.config.ucl:
+                parts = contrast.within(student_BE)
+                terms["ucl"] = (parts["loss_i2i"] + parts["loss_t2t"]) / 4
+                trace |= parts
+        if self.queue is not None:
+            self.queue.enqueue(teacher.image_BE, teacher.text_BE, batch.caption_id_B)
+        return terms
+
+    def _fuse(
+        self,
+        batch: PretrainBatch,
+        student: View,
+        state_TLD: Tensor | None,
+        masked: MaskedTexts | None,
+        draws: Draws,
+        trace: Tensors,
+    ) -> list[Tensor]:
+        """Fused states at [CLS] of 3B pairs where itm is on, then at the masked tokens where mlm is on, in one pass."""
+        if state_TLD is None or not (self.config.itm or self.config.mlm):
+            return []
+        own_B = torch.arange(len(batch.ids_BL), device=batch.ids_BL.device)
+        groups = []
+        if self.config.itm:
+            image_for_text_B, text_for_image_B = self._hard_negatives(batch, student, draws, trace)
+            text_X = torch.cat([own_B, own_B, text_for_image_B])
+            image_X = torch.cat([own_B, image_for_text_B, own_B])
+            groups.append(Pairs(text_X=text_X, image_X=image_X, at_XQ=torch.zeros_like(text_X)[:, None]))
+        if masked is not None:
+            groups.append(Pairs(text_X=own_B + len(own_B) * self._reads_texts, image_X=own_B, at_XQ=masked.at_BQ))
+        mask_TL = _repeat(batch.mask_BL, len(state_TLD) // len(own_B))
+        return self.model.text_encoder.fuse_pairs(state_TLD, mask_TL, student.token_BKD, groups)
+
+    @torch.no_grad()
+    def _hard_negatives(
+        self, batch: PretrainBatch, student: View, draws: Draws, trace: Tensors
+    ) -> tuple[Tensor, Tensor]:
+        """An image for each text and a text for each image, drawn by how alike the student finds them."""
+        assert student.text_BE is not None
+        with torch.autocast(batch.image_BCHW.device.type, enabled=False):
+            logits_BB = student.image_BE @ student.text_BE.T / self.model.temp
+        equal_BB = equal_captions(batch, batch.caption_id_B) if self.config.mask_equal_captions else None
+        trace["itm_weights_t2i"] = negative_weights(logits_BB.T, equal_BB)
+        trace["itm_weights_i2t"] = negative_weights(logits_BB, equal_BB)
+        image_for_text_B = draws.negatives(trace["itm_weights_t2i"]).to(logits_BB.device)
+        return image_for_text_B, draws.negatives(trace["itm_weights_i2t"]).to(logits_BB.device)
+
+    def _match(self, fused_XQD: Tensor, trace: Tensors) -> Tensor:
+        trace["itm_cls"] = fused_XQD[:, 0]
+        trace["itm_logits"] = self.model.match_logits(fused_XQD[:, 0]).float()
+        return losses.matching(trace["itm_logits"], matched=len(fused_XQD) // 3)
+
+    def _predict(
+        self,
+        batch: PretrainBatch,
+        masked: MaskedTexts,
+        fused_BQD: Tensor,
+        teacher: View | None,
+        alpha: float,
+        trace: Tensors,
+    ) -> Tensor:
+        """(1 - alpha) of the masked tokens' cross-entropy and alpha of that against the teacher's distribution."""
+        logits_MV = self.model.text_encoder.mlm_logits(masked.take(fused_BQD)).float()
+        loss = losses.masked_tokens(logits_MV, masked.labels_M)
+        trace |= {"mlm_logits": logits_MV, "loss_mlm_ce": loss}
+        if self.teacher is None or teacher is None or not alpha:
+            return loss
+        with torch.no_grad():
+            text_encoder = self.teacher.model.text_encoder
+            state_BLD = text_encoder.encode(masked.ids_BL, batch.mask_BL)
+            own_B = torch.arange(len(state_BLD), device=state_BLD.device)
+            asked = [Pairs(text_X=own_B, image_X=own_B, at_XQ=masked.at_BQ)]
+            (fused_BQD,) = text_encoder.fuse_pairs(state_BLD, batch.mask_BL, teacher.token_BKD, asked)
+            teacher_MV = text_encoder.mlm_logits(masked.take(fused_BQD)).float()
+        distilled = losses.distilled_tokens(logits_MV, teacher_MV)
+        trace |= {"image_embeds_m": teacher.token_BKD, "mlm_logits_m": teacher_MV, "loss_mlm_distill": distilled}
+        return (1 - alpha) * loss + alpha * distilled
+
+    def _paint(self, batch: PretrainBatch, student: View, decoder: MimDecoder) -> Tensor:
+        drop_BD = dropped_patches(student.keep_BK, self.model.config.vision.patches)
+        painted_BDP = decoder(student.token_BKD, student.keep_BK, drop_BD).float()
+        pixel_BNP = patchify(batch.image_BCHW, self.model.config.vision.patch_size)
+        pixel_BDP = pixel_BNP.gather(1, drop_BD[:, :, None].expand(-1, -1, pixel_BNP.shape[2]))
+        return losses.painted_patches(painted_BDP, pixel_BDP)
+
+
+def needs_teacher(config: ObjectiveConfig) -> bool:
+    """Whether an active loss learns from the teacher."""
+    return bool(config.mcl or config.ucl or (config.mlm and config.distill))
+
+
+def equal_captions(batch: PretrainBatch, caption_id_N: Tensor) -> Tensor:
+    """Mask BN of the keys whose caption reads as the query's own, without the own pair."""
+    equal_BN = batch.caption_id_B[:, None] == caption_id_N[None, :]
+    return equal_BN.fill_diagonal_(False)
+
+
+def _repeat(mask_BL: Tensor, times: int) -> Tensor:
+    return mask_BL if times == 1 else mask_BL.repeat(times, 1)

@@ -1,0 +1,57 @@
+"""AdamW, its moments as named tensors that can be kept, and FedProx's pull towards the weights a round began with."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mumc_model.config import OptimizerConfig
+
+Weights = Mapping[str, nn.Parameter]
+Anchor = list[tuple[nn.Parameter, Tensor]]
+"""Weights and their values at the start of the round."""
+
+
+def adamw(weights: Weights, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW in one fused kernel, with weight decay on every weight, biases and norms too, as in MUMC."""
+    return torch.optim.AdamW(
+        list(weights.values()),
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def moments(weights: Weights, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's own tensors as `optimizer.KIND.WEIGHT`; weights that have had no gradient yet have none."""
+    return {
+        f"optimizer.{kind}.{name}": tensor
+        for name, weight in weights.items()
+        for kind, tensor in optimizer.state.get(weight, {}).items()
+    }
+
+
+def fill_moments(weights: Weights, optimizer: torch.optim.Optimizer) -> None:
+    """Give every weight moments of zero, as places to load kept ones into."""
+    for weight in weights.values():
+        zero = torch.zeros_like(weight, requires_grad=False)
+        step = torch.zeros((), device=weight.device)
+        optimizer.state[weight] = {"step": step, "exp_avg": zero, "exp_avg_sq": zero.clone()}
+
+
+def drop_moments(weights: Weights, optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
+    """Take the moments away again from weights that `kept` holds none for."""
+    for name, weight in weights.items():
+        if f"optimizer.step.{name}" not in kept:
+            del optimizer.state[weight]
+
+
+@torch.no_grad()
+def pull(anchor: Anchor, mu: float) -> None:
+    """Add the gradient of mu / 2 times the squared distance to the anchor. Source: FedProx, arXiv 1812.06127, eq. 2."""
+    moved = [(weight.grad, weight.detach(), start) for weight, start in anchor if weight.grad is not None]
+    if moved:
+        gradients, weights, starts = ([row[column] for row in moved] for column in range(3))
+        torch._foreach_add_(gradients, torch._foreach_sub(weights, starts), alpha=mu)
