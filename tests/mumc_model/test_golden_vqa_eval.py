@@ -8,8 +8,8 @@ import pytest
 
 from mumc_model.evaluate import AnswerRow, is_correct, normalise_answer, score
 
-GOLDENS = Path(os.environ.get("FEDMUMC_GOLDENS", Path(__file__).parents[3] / "shared" / "goldens"))
-pytestmark = pytest.mark.skipif(not GOLDENS.is_dir(), reason="set FEDMUMC_GOLDENS to the folder of the recordings")
+GOLDENS = Path(os.environ.get("MUMC_GOLDENS", Path(__file__).parents[3] / "shared" / "goldens"))
+pytestmark = pytest.mark.skipif(not GOLDENS.is_dir(), reason="set MUMC_GOLDENS to the folder of the recordings")
 
 
 @pytest.fixture(scope="module")

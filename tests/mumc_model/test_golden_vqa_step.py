@@ -12,8 +12,8 @@ from mumc_model.candidates import Candidates
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
 
-GOLDENS = Path(os.environ.get("FEDMUMC_GOLDENS", Path(__file__).parents[3] / "shared" / "goldens"))
-pytestmark = pytest.mark.skipif(not GOLDENS.is_dir(), reason="set FEDMUMC_GOLDENS to the folder of the recordings")
+GOLDENS = Path(os.environ.get("MUMC_GOLDENS", Path(__file__).parents[3] / "shared" / "goldens"))
+pytestmark = pytest.mark.skipif(not GOLDENS.is_dir(), reason="set MUMC_GOLDENS to the folder of the recordings")
 
 CONFIG = ModelConfig(
     vision=VisionConfig(image_size=64, patch_size=16, width=48, depth=3, heads=4),
