@@ -19,7 +19,6 @@ from simulations.report_study import GUESSES, ArmResult, ReportError, SiteQuesti
 Score = dict[str, Any]
 """`mean`, `ci95` and `n` of a share of right answers."""
 
-
 _QUESTION = ("images", "question_types", "truths")
 
 

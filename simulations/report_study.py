@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mumc_model.errors import MumcError
 from mumc_model.evaluate import AnswerRow, Question
 
 ARMS = ("scratch", "local", "federated", "centralised")
@@ -21,7 +22,7 @@ DIFFERENCES = (
 """Which pairs are compared on the same questions, where both are there."""
 
 
-class ReportError(Exception):
+class ReportError(MumcError):
     """The results do not fit together, or a report cannot be read; the message says which."""
 
 

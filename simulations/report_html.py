@@ -1,0 +1,151 @@
+"""The report as one HTML page that needs nothing else: no script, no font, no image from elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import yaml
+
+from simulations.report_table import (
+    COST_COLUMNS,
+    SCORE_COLUMNS,
+    SITE_HEADS,
+    cost_cells,
+    group_heads,
+    group_rows,
+    score_cells,
+    site_rows,
+)
+from simulations.report_text import MEANINGS, by_seed_text, duration, finding, name_of, pair_name, points_text, reading
+
+Values = Mapping[str, Any]
+
+CAPTIONS = {
+    "differences": "Difference of two arms on the same questions, with its 95 % interval. Small ticks are seeds.",
+    "sites": "Percent of test questions right, by site and over all sites. Whiskers are 95 % intervals; the dotted "
+    "line is what the words of the question alone give.",
+    "by_question_type": "Percent right by what is asked for.",
+    "losses": "Training losses by round: each arm's mean over its runs, with the single runs behind it. They are "
+    "measured on the batches trained on, so they flatter arms that train on few images.",
+    "bytes": "Weights moved between the sites and the server, all seeds together.",
+}
+
+CSS = """
+:root { color-scheme: light dark; --ink: #1b1f24; --faint: #667078; --rule: #d5dade; --paper: #fcfcfb; --card: #f1f3f4;
+  --scratch: #8c8177; --local: #c77700; --federated: #0b62b4; --centralised: #00875f; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7eaec; --faint: #9aa4ab; --rule: #3a4147; --paper: #15181b;
+  --card: #1e2327; --scratch: #a79c92; --local: #f0a132; --federated: #5aa9f0; --centralised: #3cc79a; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0; } h2 { font-size: 1.15rem; margin: 2.75rem 0 .6rem; }
+p { margin: .5rem 0; } .faint, figcaption { color: var(--faint); }
+.badge { font-size: .8rem; font-weight: 600; border: 1px solid var(--rule); border-radius: 1rem; padding: .1rem .7rem; }
+.findings { background: var(--card); border-radius: .5rem; padding: .9rem 1.25rem; margin: 1.25rem 0; }
+.findings ul { margin: 0; padding: 0; list-style: none; } .findings li + li { margin-top: .35rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .84rem; }
+th, td { text-align: left; padding: .42rem .65rem .42rem 0; border-bottom: 1px solid var(--rule); white-space: nowrap;
+  font-variant-numeric: tabular-nums; vertical-align: baseline; }
+thead th { color: var(--faint); font-weight: 500; } tbody th { font-weight: 600; } tr.guess * { color: var(--faint); }
+.dot { display: inline-block; width: .6rem; height: .6rem; border-radius: 50%; margin-right: .45rem; }
+figure { margin: 1rem 0 2rem; } figure svg { width: 100%; height: auto; display: block; }
+svg text { font-family: inherit; } figcaption { font-size: .9rem; margin-top: .5rem; max-width: 46rem; }
+.notes { padding-left: 1.1rem; max-width: 50rem; } .notes li { margin: .35rem 0; }
+summary { cursor: pointer; font-weight: 600; } pre { background: var(--card); border-radius: .5rem; padding: 1rem;
+  overflow-x: auto; font-size: .85rem; line-height: 1.45; }
+@media print { body { max-width: none; padding: 0; } details:not([open]) { display: none; }
+  figure { break-inside: avoid; } }
+"""
+
+
+def to_html(report: Values, plots: Mapping[str, str]) -> str:
+    """The whole page; `plots` are SVG elements by name, as `draw_plots` makes them."""
+    arms = {**report["arms"], **report["baselines"]}
+    meanings = [f"{name_of(arm).capitalize()}: {MEANINGS[arm]}." for arm in arms if arm in MEANINGS]
+    differences = [[pair_name(pair), points_text(d), by_seed_text(d)] for pair, d in report["differences"].items()]
+    body = [
+        _header(report),
+        _section("Accuracy", _arm_table(report), _figure("sites", plots)),
+        _section("Differences", _figure("differences", plots), _table(["pair", "points", "by seed"], differences))
+        if differences
+        else "",
+        _section("By site", _table(["site", *group_heads(report)], group_rows(report, "sites"))),
+        _section(
+            "By question type",
+            _figure("by_question_type", plots),
+            _table(["type", *group_heads(report)], group_rows(report, "by_question_type")),
+        ),
+        _section("Training", _figure("losses", plots), _figure("bytes", plots)),
+        _section("What the sites hold", _table(SITE_HEADS, site_rows(report["sites"]))),
+        _section("How to read it", _list([*reading(report), *meanings], "notes")),
+        _section("Configuration", _details("The whole configuration", _yaml(report["config"]))),
+    ]
+    title = escape(f"{report['name']} · fedmumc")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{CSS}</style>\n</head>\n'
+        f"<body>\n{''.join(body)}</body>\n</html>\n"
+    )
+
+
+def _header(report: Values) -> str:
+    findings = [finding(pair, difference) for pair, difference in report["differences"].items()]
+    kind = "synthetic images" if report["data"] == "synthetic" else "real images"
+    seeds = ", ".join(map(str, report["seeds"]))
+    box = f'<div class="findings">{_list(findings)}</div>' if findings else ""
+    return (
+        f"<header><h1>{escape(report['name'])}</h1>"
+        f'<p><span class="badge">{kind}</span> <span class="faint">{escape(report["case"])} · seeds {seeds} · '
+        f"{report['tested']['answers']:,} answers an arm · {duration(report['wall_s'])}</span></p>{box}"
+        f"<pre>{escape(report['command'])}</pre></header>\n"
+    )
+
+
+def _arm_table(report: Values) -> str:
+    heads = ["arm", *SCORE_COLUMNS, *COST_COLUMNS]
+    rows = [_row(arm, [*score_cells(s), *cost_cells(s)], "arm") for arm, s in report["arms"].items()]
+    rows += [_row(guess, [*score_cells(s), "", "", ""], "guess") for guess, s in report["baselines"].items()]
+    note = '<p class="faint">Percent of test questions right, with 95 % intervals.</p>'
+    return note + _table_of(heads, rows)
+
+
+def _row(arm: str, cells: Sequence[str], kind: str) -> str:
+    dot = f'<span class="dot" style="background: var(--{escape(arm)}, var(--faint))"></span>' if kind == "arm" else ""
+    values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f'<tr class="{kind}"><th scope="row">{dot}{escape(name_of(arm))}</th>{values}</tr>'
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [
+        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
+        for row in rows
+    ]
+    return _table_of(heads, lines) if lines else ""
+
+
+def _table_of(heads: Sequence[str], rows: Sequence[str]) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n'
+
+
+def _figure(name: str, plots: Mapping[str, str]) -> str:
+    if name not in plots:
+        return ""
+    return f"<figure>{plots[name]}<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>\n"
+
+
+def _section(title: str, *parts: str) -> str:
+    content = "".join(parts)
+    return f"<section><h2>{escape(title)}</h2>\n{content}</section>\n" if content else ""
+
+
+def _list(items: Sequence[str], kind: str = "") -> str:
+    return f'<ul class="{kind}">' + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
+
+
+def _details(summary: str, text: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>\n"
+
+
+def _yaml(config: Values) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
