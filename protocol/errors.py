@@ -1,12 +1,10 @@
 """What can go wrong between a site and the server. Each error has a stable code that may travel."""
 
-from typing import ClassVar
-
 
 class ProtocolError(Exception):
     """Base of every error of the protocol; `code` is what the other side and the journal see."""
 
-    code: ClassVar[str] = "protocol"
+    code: str = "protocol"
 
 
 class MessageError(ProtocolError, ValueError):

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,10 @@ VERSION = 1
 """Version of the messages; both sides must speak the same one."""
 MAX_JSON_CHARS = 8 * 2**20
 """A vocabulary of 30 000 words takes about 0.4 MB; nothing honest comes near this."""
+
+MAX_METRICS = 512
+MAX_METRIC = 1e30
+"""Beyond any loss or share, and small enough that weighted sums stay finite."""
 
 Action = Literal["train.pretrain", "train.finetune", "evaluate.vqa"]
 ACTIONS: tuple[str, ...] = get_args(Action)
@@ -93,9 +96,12 @@ class Report:
             _require_matching(_NAME, "report.site", self.site)
         _require_matching(_NAME, "report.run_id", self.run_id)
         _require_matching(_DIGEST, "report.base_digest", self.base_digest)
-        bad = sorted(name for name, value in self.metrics.items() if not math.isfinite(value))
+        _require(len(self.metrics) <= MAX_METRICS, f"report.metrics has {len(self.metrics)} values, over {MAX_METRICS}")
+        long = [name for name in self.metrics if not (name.isprintable() and 1 <= len(name) <= 80)]
+        _require(not long, f"{len(long)} names in report.metrics are empty, over 80 characters or not printable")
+        bad = sorted(name for name, value in self.metrics.items() if not abs(value) <= MAX_METRIC)
         if bad:
-            raise NotFiniteError(f"report.metrics has {len(bad)} values that are not finite, first {bad[0][:60]!r}")
+            raise NotFiniteError(f"report.metrics has {len(bad)} values that are no finite number, first {bad[0]!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Messages and arrays to Flower's records and back. Arrays travel as raw little-endian bytes: no header to trust."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +75,7 @@ def _from_record(record: RecordDict) -> tuple[Message, dict[str, NumpyArray]]:
 
 
 def _to_flower(array: NumpyArray) -> Array:
+    assert array.ndim == 1, "only packed, and so flat, arrays travel"
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     return Array(dtype=str(array.dtype), shape=tuple(array.shape), stype=_RAW, data=little.tobytes())
 
@@ -86,8 +86,6 @@ def _from_flower(name: str, array: Array) -> NumpyArray:
             f"array {name[:60]!r} travels as {array.stype[:40]!r} of {array.dtype[:40]!r}; expected {_RAW!r}"
         )
     dtype = np.dtype(array.dtype).newbyteorder("<")
-    if any(side < 0 for side in array.shape) or math.prod(array.shape) * dtype.itemsize != len(array.data):
-        raise ShapeError(
-            f"array {name[:60]!r} has {len(array.data)} bytes, not those of its shape {list(array.shape)[:8]}"
-        )
-    return np.frombuffer(array.data, dtype=dtype).reshape(array.shape)
+    if array.shape != (len(array.data) // dtype.itemsize,) or len(array.data) % dtype.itemsize:
+        raise ShapeError(f"array {name[:60]!r} has {len(array.data)} bytes, not those of its shape {array.shape[:8]}")
+    return np.frombuffer(array.data, dtype=dtype)

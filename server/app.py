@@ -1,0 +1,43 @@
+"""The ServerApp: resolves the run once and plays it."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from configs.compose import compose
+from configs.loader import ConfigurationError, load
+from server import federation
+from server.config import RunConfig
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Play the run that `run-json` or `hydra-overrides` describes; a deployment sees a line a round."""
+    config = run_config(context.run_config)
+    if context.run_config.get("run-json"):
+        federation.run(grid, config)
+    else:
+        federation.run(grid, config, on_round=partial(print, flush=True))
+
+
+def run_config(values: Mapping[str, Any]) -> RunConfig:
+    """The run: `run-json` as a simulation has resolved it, else composed from the `hydra-overrides`.
+
+    Raises:
+        ConfigurationError: neither can be read, or a key is unknown.
+    """
+    text = str(values.get("run-json", ""))
+    if not text:
+        return load(RunConfig, compose("run", shlex.split(str(values.get("hydra-overrides", "")))))
+    try:
+        node = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"run-json is not JSON: {error}") from error
+    return load(RunConfig, node)

@@ -1,0 +1,104 @@
+"""What one run is, as its operator configures it: frozen, checked once, and free of torch."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mumc_model.config import InitConfig, Recipe
+from mumc_model.errors import ConfigError
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationConfig:
+    """Who takes part, for how long, and what happens after the last round."""
+
+    rounds: int
+    """Rounds of federated pre-training; 0 goes straight to fine-tuning."""
+    local_steps: int
+    """Optimiser steps at each site in each round."""
+    sites: int
+    """Sites that are expected."""
+    min_sites: int
+    """Fewest sites whose updates make a round."""
+    wait_s: float = 600.0
+    """How long to wait for the expected sites to come online."""
+    round_timeout_s: float = 7200.0
+    """After this long a silent site has lost the round."""
+    finetune: bool = True
+    """After the last round each site fine-tunes its own answer decoder on the merged weights."""
+
+    def __post_init__(self) -> None:
+        """Refuse a federation that cannot run."""
+        _require(self.rounds >= 0, f"federation.rounds is {self.rounds}; choose 0 or more")
+        _require(
+            self.rounds > 0 or self.finetune,
+            "federation.rounds is 0 and federation.finetune is false, so there is nothing to do; change one of them",
+        )
+        _require(
+            self.rounds == 0 or self.local_steps >= 1,
+            f"federation.local_steps is {self.local_steps}; a round needs at least 1",
+        )
+        _require(
+            1 <= self.min_sites <= self.sites,
+            f"federation.min_sites is {self.min_sites}; choose it from 1 to federation.sites, {self.sites}",
+        )
+        for name in ("wait_s", "round_timeout_s"):
+            _require(getattr(self, name) > 0, f"federation.{name} is {getattr(self, name)}; choose seconds above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyConfig:
+    """What the server does with the weighted mean of the sites' differences."""
+
+    optimizer: Literal["none", "momentum", "adam", "yogi"] = "none"
+    """`none` adopts the mean (FedAvg); the others are FedAvgM, FedAdam and FedYogi."""
+    lr: float = 1.0
+    """The server's learning rate."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the first and second moment; `momentum` uses the first alone."""
+    tau: float = 1e-3
+    """How far `adam` and `yogi` adapt: the smaller, the further."""
+    max_examples: int = 1_000_000
+    """The most examples that one site may claim; its weight in the mean grows with them."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates and limits outside their range."""
+        _require(self.lr > 0, f"strategy.lr is {self.lr}; choose it above 0")
+        _require(all(0 <= b < 1 for b in self.betas), f"strategy.betas are {list(self.betas)}; choose them in [0, 1)")
+        _require(self.tau > 0, f"strategy.tau is {self.tau}; choose it above 0")
+        _require(self.max_examples >= 1, f"strategy.max_examples is {self.max_examples}; choose at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run, from its first weights to its last report."""
+
+    recipe: Recipe
+    federation: FederationConfig
+    vocabulary: str = "phantom"
+    """`phantom` is shipped; otherwise the path of a BERT `vocab.txt` at the server."""
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+    initial_weights: str = ""
+    """A `weights.safetensors` of an earlier run to start all shared weights from."""
+    output_dir: str = "outputs/server"
+    """Where weights, journal and result go; one run a folder."""
+    seed: int = 0
+    run_id: str = ""
+    """Names the run in every message; empty draws a new one."""
+
+    def __post_init__(self) -> None:
+        """Refuse names that could not stand in a message, and two starts at once."""
+        _require(
+            not self.run_id or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.run_id) is not None,
+            f"run_id is {self.run_id!r}; use up to 64 letters, digits, dots, hyphens or underscores",
+        )
+        _require(
+            not (self.initial_weights and (self.init.vision or self.init.text)),
+            "initial_weights replaces all shared weights, so init.vision and init.text would be lost; leave one empty",
+        )

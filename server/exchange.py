@@ -1,0 +1,125 @@
+"""Orders to nodes and their replies one at a time, over Flower's grid, until a deadline."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from server.errors import FederationError
+
+NO_ANSWER, NOT_SENT, UNREADABLE = "no_answer", "not_sent", "unreadable"
+_log = logging.getLogger("fedmumc.server")
+
+_POLL_S = (0.02, 0.25)
+_GRACE_S = 60.0
+_BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""What Flower raises while it reads a malformed reply; a failing network raises others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What one node answered: content, or the code of what came instead."""
+
+    node: int
+    content: RecordDict | None = None
+    fault: str = ""
+
+
+def wait_for_nodes(grid: Grid, *, wanted: int, least: int, wait_s: float) -> list[int]:
+    """Node ids online, sorted, as soon as `wanted` are there, or after `wait_s` seconds if at least `least` are.
+
+    Raises:
+        FederationError: fewer than `least` came in time.
+    """
+    deadline = time.monotonic() + wait_s
+    pauses = _pauses()
+    while len(nodes := sorted(grid.get_node_ids())) < wanted and time.monotonic() < deadline:
+        time.sleep(next(pauses))
+    if len(nodes) < least:
+        raise FederationError(
+            f"{len(nodes)} sites came online within {wait_s:g} s, but at least {least} are needed; start more sites, "
+            "wait longer (federation.wait_s) or lower federation.min_sites"
+        )
+    if len(nodes) < wanted:
+        _log.warning("going on with %d of %d sites after %g s", len(nodes), wanted, wait_s)
+    return nodes
+
+
+def exchange(
+    grid: Grid,
+    nodes: Sequence[int],
+    content: Callable[[], RecordDict],
+    *,
+    action: str,
+    group: str,
+    timeout_s: float,
+) -> Iterator[Reply]:
+    """One reply a node, each as soon as it is there, so that the caller need not hold two; then those never given.
+
+    Args:
+        grid: Flower's grid.
+        nodes: Whom to ask.
+        content: Makes the content of one message; arrays may be shared between them.
+        action: Flower's message type.
+        group: What the messages have in common, for Flower's log.
+        timeout_s: How long to wait for replies; what is ready then is still taken.
+    """
+    # A message outlives the deadline a little, so that it is the deadline that decides and not Flower's expiry.
+    ttl = timeout_s + _GRACE_S
+    messages = [Message(content(), node, action, ttl=ttl, group_id=group) for node in nodes]
+    waiting, lost = _push(grid, messages)
+    del messages
+    yield from (Reply(node=node, fault=NOT_SENT) for node in lost)
+    deadline = time.monotonic() + timeout_s
+    pauses = _pauses()
+    while waiting:
+        late = time.monotonic() >= deadline
+        before = len(waiting)
+        for message_id, node in list(waiting.items()):
+            reply = _pull(grid, message_id, node)
+            if reply is not None:
+                del waiting[message_id]
+                yield reply
+                del reply
+        if late:
+            break
+        if len(waiting) < before:
+            pauses = _pauses()
+        elif waiting:
+            time.sleep(min(next(pauses), max(0.0, deadline - time.monotonic())))
+    yield from (Reply(node=node, fault=NO_ANSWER) for node in waiting.values())
+
+
+def _push(grid: Grid, messages: Sequence[Message]) -> tuple[dict[str, int], list[int]]:
+    """Node by message id, and the nodes whose message the grid did not take.
+
+    One grid answers None for such a message and another leaves it out, so ids are matched, not counted.
+    """
+    taken = {message_id for message_id in grid.push_messages(messages) if message_id}
+    waiting = {m.metadata.message_id: m.metadata.dst_node_id for m in messages if m.metadata.message_id in taken}
+    lost = [m.metadata.dst_node_id for m in messages if m.metadata.message_id not in taken]
+    return waiting, lost
+
+
+def _pull(grid: Grid, message_id: str, node: int) -> Reply | None:
+    try:
+        replies = list(grid.pull_messages([message_id]))
+    except _BROKEN as error:
+        _log.warning("the reply of node %016x cannot be read: %s", node, type(error).__name__)
+        return Reply(node=node, fault=UNREADABLE)
+    if not replies:
+        return None
+    if replies[0].has_error():
+        return Reply(node=node, fault=f"flower_{replies[0].error.code}")
+    return Reply(node=node, content=replies[0].content)
+
+
+def _pauses() -> Iterator[float]:
+    """Growing seconds to sleep between looks."""
+    pause, longest = _POLL_S
+    while True:
+        yield pause
+        pause = min(1.5 * pause, longest)

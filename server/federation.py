@@ -1,0 +1,120 @@
+"""A whole run: first weights, rounds, fine-tuning at the sites, result."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from mumc_model.checkpoint import load_text, load_vision, load_weights
+from mumc_model.config import Recipe
+from mumc_model.data.tokenizer import vocabulary
+from mumc_model.model import build_model
+from mumc_model.sharing import load_shared, shared_weights
+from protocol.errors import UnexpectedWeightsError
+from protocol.messages import Report
+from server.checkpoint import WEIGHTS, write_whole
+from server.config import RunConfig
+from server.errors import FederationError
+from server.exchange import wait_for_nodes
+from server.journal import Journal, RoundRecord, name_lost
+from server.orders import Orders, fit_vocabulary
+from server.output import JOURNAL, RESULT, own_folder, result_json
+from server.strategy import Strategy, Tally
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationResult:
+    """What a finished run leaves."""
+
+    run_id: str
+    weights: Path
+    """The merged weights, by name, in safetensors."""
+    journal: Path
+    result: Path
+    finetune: Mapping[str, Mapping[str, float]]
+    """The metrics that each site reports of its own fine-tuned model."""
+    refused: Mapping[str, str]
+    """Why a site that was asked to fine-tune did not report, as a code."""
+
+
+def run(
+    grid: Grid, config: RunConfig, on_round: Callable[[RoundRecord], None] = lambda record: None
+) -> FederationResult:
+    """The result of the run; `on_round` sees each record as soon as it is on the disk.
+
+    Raises:
+        OutputError: the output folder holds another run, or the disk refuses.
+        FederationError: too few sites came or could be merged; what was saved until then stands.
+        ConfigError, CheckpointError: the model, the vocabulary or the first weights cannot be had.
+    """
+    folder = own_folder(Path(config.output_dir))
+    run_id = config.run_id or uuid.uuid4().hex
+    tokens = vocabulary(config.vocabulary).vocab
+    recipe = fit_vocabulary(config.recipe, len(tokens))
+    journal = Journal(folder / JOURNAL)
+    strategy = Strategy(grid, config, run_id, first_weights(config, recipe), journal)
+    orders = Orders(config, run_id, recipe, tuple(tokens))
+    records = []
+    for round in range(1, config.federation.rounds + 1):
+        nodes = _nodes(grid, config, first=round == 1)
+        records.append(strategy.play_round(orders.pretrain(round, strategy.digest), nodes))
+        on_round(records[-1])
+    if not records:
+        strategy.save(0)
+    tally = _finetune(grid, config, orders, strategy, first=not records) if config.federation.finetune else Tally()
+    write_whole(folder / RESULT, result_json(config, run_id, records, tally))
+    return FederationResult(
+        run_id=run_id,
+        weights=folder / WEIGHTS,
+        journal=journal.path,
+        result=folder / RESULT,
+        finetune={site: report.metrics for site, report in sorted(tally.reports.items())},
+        refused=tally.refused,
+    )
+
+
+def first_weights(config: RunConfig, recipe: Recipe) -> dict[str, Array]:
+    """The shared weights that the first round starts from: an earlier run's, public ones, or random by the seed."""
+    model = build_model(recipe.model, config.seed)
+    if config.init.vision:
+        load_vision(model.visual_encoder, config.init.vision)
+    if config.init.text:
+        load_text(model.text_encoder, config.init.text)
+    if config.initial_weights:
+        load_shared(model, load_weights(config.initial_weights))
+    return {name: weight.numpy() for name, weight in shared_weights(model).items()}
+
+
+def _finetune(grid: Grid, config: RunConfig, orders: Orders, strategy: Strategy, *, first: bool) -> Tally:
+    """What the sites report of their fine-tuned models; weights must not come back.
+
+    Raises:
+        FederationError: not one site reports.
+    """
+
+    def take(report: Report, arrays: Mapping[str, Array]) -> None:
+        if arrays:
+            raise UnexpectedWeightsError(
+                "a reply to fine-tuning carries metrics only; the answer decoder stays at its site"
+            )
+
+    tally = strategy.ask(orders.finetune(strategy.digest), _nodes(grid, config, first=first), take)
+    if not tally.reports:
+        raise FederationError(
+            f"no site reports a fine-tuned model; lost: {name_lost(tally.refused)}; each site's own log says why. The "
+            f"merged weights lie in {config.output_dir}; go on from them with initial_weights and federation.rounds=0"
+        )
+    return tally
+
+
+def _nodes(grid: Grid, config: RunConfig, *, first: bool) -> list[int]:
+    """Who is online: at first all expected sites are waited for, later a lost one does not hold the others up."""
+    federation = config.federation
+    wanted = federation.sites if first else federation.min_sites
+    return wait_for_nodes(grid, wanted=wanted, least=federation.min_sites, wait_s=federation.wait_s)

@@ -1,0 +1,102 @@
+"""One frozen record a round: its `str` is the progress line, its fields are the journal's line. No torch."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from server.errors import OutputError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """What happened in one round, or in one attempt at it."""
+
+    run_id: str
+    round: int
+    attempt: int
+    sites_expected: int
+    sites_merged: int
+    refused: Mapping[str, str]
+    """Why each site that was asked is not in the mean, as a stable code by site."""
+    examples: int
+    """Examples behind the mean."""
+    losses: Mapping[str, float]
+    """Means over the merged sites, weighted by examples."""
+    update_norm: float
+    """L2 norm of the mean difference."""
+    bytes_up: int
+    """From the sites to the server: arrays and texts, without the transport's own overhead."""
+    bytes_down: int
+    seconds: float
+    lr: float
+    """The server's learning rate."""
+
+    def __str__(self) -> str:
+        """The progress line."""
+        loss = self.losses.get("total", self.losses.get("loss"))
+        parts = [
+            f"round {self.round:3d}",
+            f"sites {self.sites_merged}/{self.sites_expected}",
+            *([f"loss {loss:.3f}"] if loss is not None else []),
+            f"{self.seconds:.1f} s",
+            *([f"lost {name_lost(self.refused)}"] if self.refused else []),
+        ]
+        return " | ".join(parts)
+
+
+class Journal:
+    """A file of JSON lines, one a round, each on the disk before `append` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: RoundRecord) -> None:
+        """Add one line.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        line = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(record)}, allow_nan=False)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"the journal {self.path} cannot be written: {error.strerror}; check the disk") from error
+
+
+def read_journal(path: Path) -> list[RoundRecord]:
+    """The records of a journal; an unfinished last line (a crash while writing) is left out.
+
+    Raises:
+        OutputError: there is no journal, or a line is not of this version.
+    """
+    if not path.is_file():
+        raise OutputError(f"there is no journal {path}; give the output folder of a run that finished a round")
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [_record(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def name_lost(refused: Mapping[str, str]) -> str:
+    """`site (code)` for each site, for progress lines and errors."""
+    return ", ".join(f"{site} ({code})" for site, code in sorted(refused.items()))
+
+
+def _record(path: Path, number: int, line: str) -> RoundRecord:
+    try:
+        values: dict[str, Any] = json.loads(line)
+        version = values.pop("schema_version")
+        if version != SCHEMA_VERSION or values.keys() != {f.name for f in fields(RoundRecord)}:
+            raise ValueError(f"schema version {version}")
+        return RoundRecord(**values)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise OutputError(
+            f"{path}:{number} is not a journal line of schema version {SCHEMA_VERSION} ({error}); "
+            "read it with the fedmumc that wrote it"
+        ) from error
