@@ -54,11 +54,11 @@ class MumcModel(nn.Module):
 
     def image_feature(self, token_BKD: Tensor) -> Tensor:
         """Unit-length feature BE of the image's [CLS], in single precision."""
-        return F.normalize(self.vision_proj(token_BKD[:, 0]).float(), dim=-1)
+        return F.normalize(at_least_single(self.vision_proj(token_BKD[:, 0])), dim=-1)
 
     def text_feature(self, hidden_BLD: Tensor) -> Tensor:
         """Unit-length feature BE of the text's [CLS], in single precision."""
-        return F.normalize(self.text_proj(hidden_BLD[:, 0]).float(), dim=-1)
+        return F.normalize(at_least_single(self.text_proj(hidden_BLD[:, 0])), dim=-1)
 
     def match_logits(self, fused_cls_BD: Tensor) -> Tensor:
         """Logits B2 of (not matched, matched) from the [CLS] of the fusion layers."""
@@ -69,6 +69,11 @@ class MumcModel(nn.Module):
     def clamp_temperature(self) -> None:
         """Bring the learned temperature back into [0.001, 0.5]."""
         self.temp.clamp_(*TEMPERATURE_RANGE)
+
+
+def at_least_single(tensor: Tensor) -> Tensor:
+    """The same numbers in single precision, or in double where they are that already."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def build_model(config: ModelConfig, seed: int) -> MumcModel:

@@ -19,7 +19,7 @@ from mumc_model.contrast import Contrast, Tensors
 from mumc_model.data.collate import PretrainBatch
 from mumc_model.errors import ConfigError
 from mumc_model.masking import IGNORED, Draws, dropped_patches, negative_weights
-from mumc_model.model import MumcModel
+from mumc_model.model import MumcModel, at_least_single
 from mumc_model.momentum import FeatureQueue, Teacher
 from mumc_model.text import Pairs
 from mumc_model.vision import MimDecoder, blank_patches, patchify
@@ -232,7 +232,7 @@ class PretrainObjective:
 
     def _match(self, fused_XQD: Tensor, trace: Tensors) -> Tensor:
         trace["itm_cls"] = fused_XQD[:, 0]
-        trace["itm_logits"] = self.model.match_logits(fused_XQD[:, 0]).float()
+        trace["itm_logits"] = at_least_single(self.model.match_logits(fused_XQD[:, 0]))
         return losses.matching(trace["itm_logits"], matched=len(fused_XQD) // 3)
 
     def _predict(
@@ -245,7 +245,7 @@ class PretrainObjective:
         trace: Tensors,
     ) -> Tensor:
         """(1 - alpha) of the masked tokens' cross-entropy and alpha of that against the teacher's distribution."""
-        logits_MV = self.model.text_encoder.mlm_logits(masked.take(fused_BQD)).float()
+        logits_MV = at_least_single(self.model.text_encoder.mlm_logits(masked.take(fused_BQD)))
         loss = losses.masked_tokens(logits_MV, masked.labels_M)
         trace |= {"mlm_logits": logits_MV, "loss_mlm_ce": loss}
         if self.teacher is None or teacher is None or not alpha:
@@ -256,14 +256,14 @@ class PretrainObjective:
             own_B = torch.arange(len(state_BLD), device=state_BLD.device)
             asked = [Pairs(text_X=own_B, image_X=own_B, at_XQ=masked.at_BQ)]
             (fused_BQD,) = text_encoder.fuse_pairs(state_BLD, batch.mask_BL, teacher.token_BKD, asked)
-            teacher_MV = text_encoder.mlm_logits(masked.take(fused_BQD)).float()
+            teacher_MV = at_least_single(text_encoder.mlm_logits(masked.take(fused_BQD)))
         distilled = losses.distilled_tokens(logits_MV, teacher_MV)
         trace |= {"image_embeds_m": teacher.token_BKD, "mlm_logits_m": teacher_MV, "loss_mlm_distill": distilled}
         return (1 - alpha) * loss + alpha * distilled
 
     def _paint(self, batch: PretrainBatch, student: View, decoder: MimDecoder) -> Tensor:
         drop_BD = dropped_patches(student.keep_BK, self.model.config.vision.patches)
-        painted_BDP = decoder(student.token_BKD, student.keep_BK, drop_BD).float()
+        painted_BDP = at_least_single(decoder(student.token_BKD, student.keep_BK, drop_BD))
         pixel_BNP = patchify(batch.image_BCHW, self.model.config.vision.patch_size)
         pixel_BDP = pixel_BNP.gather(1, drop_BD[:, :, None].expand(-1, -1, pixel_BNP.shape[2]))
         return losses.painted_patches(painted_BDP, pixel_BDP)

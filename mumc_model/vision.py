@@ -84,6 +84,9 @@ class VisionEncoder(nn.Module):
                 f"the image is {height} x {width} pixels, but this encoder reads {side} x {side}; resize the image, or "
                 "build the encoder with that vision.image_size and carry the weights over with resize_pos_embed"
             )
+        if self.config.stem == "conv":
+            # Narrow convolutions, their norms and their gradients are a third faster in this layout.
+            image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
         patch_BND = self.patch_embed(image_BCHW) + self.pos_embed[:, 1:]
         if keep_BK is not None:
             patch_BND = patch_BND.gather(1, keep_BK[:, :, None].expand(-1, -1, patch_BND.shape[2]))
