@@ -71,7 +71,9 @@ class Draws:
 
     def negatives(self, weights_BB: Tensor) -> Tensor:
         """One column for each row, with probability in proportion to the row's weights, on the CPU."""
-        return torch.multinomial(weights_BB.float().cpu(), 1, generator=self.generator)[:, 0]
+        # A diverged model is told by its loss, not by a failing draw.
+        weights_BB = weights_BB.float().cpu().nan_to_num(1.0)
+        return torch.multinomial(weights_BB, 1, generator=self.generator)[:, 0]
 
 
 def negative_weights(logits_BB: Tensor, equal_BB: Tensor | None = None) -> Tensor:

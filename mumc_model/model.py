@@ -96,7 +96,9 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     temperature are left alone. Source: arXiv 1810.04805, 2010.11929; He et al., arXiv 1502.01852.
     """
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
+        if isinstance(part, nn.Linear | nn.Embedding) or (
+            isinstance(part, nn.Conv2d) and part.kernel_size == part.stride
+        ):
             nn.init.trunc_normal_(part.weight, std=INIT_STD, generator=generator)
         elif isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu", generator=generator)

@@ -172,7 +172,7 @@ class Pretrainer:
             for step in range(first_step, first_step + steps):
                 batch = next(batches).to(self.device)
                 self._set_rate(learning_rate(step, self.recipe.pretrain.optimizer, total_steps, first_step))
-                losses = self._step(batch, Draws(seeded(seed, _DRAWS, step), special), self._alpha(step), anchor)
+                losses = self._step(batch, Draws(seeded(seed, _DRAWS, step), special), self.alpha(step), anchor)
                 if not math.isfinite(losses["total"]):
                     raise DivergedError(
                         f"the loss is {losses['total']} at step {step}; lower optimizer.lr or clip gradients"
@@ -228,7 +228,8 @@ class Pretrainer:
             return []
         return [(weight, weight.detach().clone()) for name, weight in self._weights.items() if is_shared(name)]
 
-    def _alpha(self, step: int) -> float:
+    def alpha(self, step: int) -> float:
+        """Weight of the teacher's soft targets at a step of the whole run."""
         objective = self.recipe.objective
         ramp = objective.distill_ramp_steps
         return objective.distill * (min(1.0, step / ramp) if ramp else 1.0)
