@@ -57,9 +57,10 @@ def reply_from_record(record: RecordDict) -> tuple[Report | Refusal, dict[str, N
 
 def payload_bytes(record: RecordDict) -> int:
     """Bytes of the arrays and texts in a record, without the transport's own overhead."""
-    arrays = sum(len(a.data) for r in record.array_records.values() for a in r.values())
-    texts = sum(len(v) for r in record.config_records.values() for v in r.values() if isinstance(v, (str, bytes)))
-    return arrays + texts
+    # `record.array_records` would tie the record into a cycle, and so keep its arrays until the collector runs.
+    arrays = sum(len(a.data) for r in record.values() if isinstance(r, ArrayRecord) for a in r.values())
+    values = (v for r in record.values() if isinstance(r, ConfigRecord) for v in r.values())
+    return arrays + sum(len(v) for v in values if isinstance(v, (str, bytes)))
 
 
 def _from_record(record: RecordDict) -> tuple[Message, dict[str, NumpyArray]]:

@@ -1,5 +1,6 @@
 """Weights and the optimiser's moments on disk, in safetensors, written whole or not at all."""
 
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -28,7 +29,8 @@ def save_round(
     Raises:
         OutputError: the disk refuses; the last checkpoint is still whole.
     """
-    metadata = {"run_id": run_id, "round": str(round)}
+    # One key: safetensors writes several in an order that changes from file to file, and equal weights are equal files.
+    metadata = {"fedmumc": json.dumps({"run_id": run_id, "round": round})}
     current = folder / f"optimizer-{round:04d}.safetensors"
     if moments:
         write_whole(current, save(dict(moments), metadata=metadata))

@@ -95,7 +95,7 @@ def _record(path: Path, number: int, line: str) -> RoundRecord:
         if version != SCHEMA_VERSION or values.keys() != {f.name for f in fields(RoundRecord)}:
             raise ValueError(f"schema version {version}")
         return RoundRecord(**values)
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutputError(
             f"{path}:{number} is not a journal line of schema version {SCHEMA_VERSION} ({error}); "
             "read it with the fedmumc that wrote it"

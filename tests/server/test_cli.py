@@ -1,0 +1,85 @@
+import sys
+
+import pytest
+import yaml
+
+from configs.loader import load
+from server.cli import main
+from server.config import RunConfig
+from server.journal import Journal, RoundRecord
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def call(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mumc-server", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out = capsys.readouterr()
+        return int(ended.value.code or 0), out.out, out.err
+
+    return call
+
+
+def test_config_prints_a_run_that_loads_again(called):
+    code, out, _ = called("config", "federation.rounds=2", "strategy=fedyogi")
+    config = load(RunConfig, yaml.safe_load(out))
+    assert (code, config.federation.rounds, config.strategy.optimizer) == (0, 2, "yogi")
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("federation.round=2", "did you mean"),
+        ("strategy=fedadm", "fedadam"),
+        ("federation.min_sites=9", "choose it from"),
+    ],
+)
+def test_a_bad_override_ends_in_one_line_with_the_remedy(called, override, hint):
+    code, _, err = called("config", override)
+    assert code == 2
+    assert err.startswith("mumc-server: ")
+    assert hint in err
+    assert "Traceback" not in err
+
+
+def test_log_prints_a_row_a_round(called, tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for round in (1, 2):
+        journal.append(
+            RoundRecord(
+                run_id="r",
+                round=round,
+                attempt=1,
+                sites_expected=3,
+                sites_merged=2,
+                refused={"west": "not_finite"},
+                examples=40,
+                losses={"total": 2.5 / round},
+                update_norm=0.125,
+                bytes_up=1_500_000,
+                bytes_down=3_000_000,
+                seconds=4.0,
+                lr=1.0,
+            )
+        )
+    code, out, _ = called("log", str(tmp_path))
+    assert code == 0
+    assert [line.split() for line in out.splitlines()[1:]] == [
+        ["1", "2/3", "40", "2.500", "0.125", "1.50", "3.00", "4.0", "west", "(not_finite)"],
+        ["2", "2/3", "40", "1.250", "0.125", "1.50", "3.00", "4.0", "west", "(not_finite)"],
+    ]
+
+
+def test_log_of_a_folder_without_a_journal_says_so(called, tmp_path):
+    code, _, err = called("log", str(tmp_path))
+    assert code == 2
+    assert "there is no journal" in err
+
+
+def test_help_says_who_it_is_for(called):
+    code, out, _ = called("--help")
+    assert code == 0
+    assert "operator of the aggregator" in out
