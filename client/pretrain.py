@@ -89,7 +89,9 @@ def as_numpy(weights: Mapping[str, torch.Tensor]) -> Arrays:
 
 
 @lru_cache(maxsize=4)
-def _dataset(site: Site, vocabulary: tuple[str, ...], image_size: int, tokens: int, crop_scale: float) -> CaptionDataset:
+def _dataset(
+    site: Site, vocabulary: tuple[str, ...], image_size: int, tokens: int, crop_scale: float
+) -> CaptionDataset:
     return CaptionDataset(site.data, Tokenizer(vocabulary), image_size, tokens, crop_scale)
 
 

@@ -30,7 +30,9 @@ Stage = list[Federation]
 """Federations that may run side by side."""
 
 
-def plan(arm: Arm, config: SimulationConfig, seed: int, hospitals: Sequence[Path], pool: Path, out: Path) -> list[Stage]:
+def plan(
+    arm: Arm, config: SimulationConfig, seed: int, hospitals: Sequence[Path], pool: Path, out: Path
+) -> list[Stage]:
     """The stages of one arm, to be run one after the other; results go to folders under `out`."""
     base = replace(config.run, seed=seed)
     rounds = base.federation.rounds

@@ -28,7 +28,8 @@ def demo(context: typer.Context) -> None:
 @app.command()
 def run(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Hydra overrides: experiment=NAME, seeds=[1,2,3], model=tiny, key=value ...")
+        list[str] | None,
+        typer.Argument(help="Hydra overrides: experiment=NAME, seeds=[1,2,3], model=tiny, key=value ..."),
     ] = None,
     multirun: Annotated[
         bool, typer.Option("--multirun", "-m", help="Run every combination of comma-separated values.")

@@ -115,7 +115,12 @@ class Workers:
         command = [sys.executable, "-m", "simulations.worker", str(theirs.fileno()), str(self._threads)]
         environment = os.environ | {"OMP_NUM_THREADS": str(self._threads)}
         process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+            command,
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
         )
         self._processes.append(process)
         theirs.close()

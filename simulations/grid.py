@@ -28,9 +28,7 @@ class LocalGrid(Grid):
         on_reply: Called once for each reply that the server takes, for progress.
     """
 
-    def __init__(
-        self, sites: Mapping[int, Path], engine: Engine, on_reply: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, sites: Mapping[int, Path], engine: Engine, on_reply: Callable[[], None] = lambda: None) -> None:
         # Flower stamps these on every message; its own engines set them when they start a process.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = _RUN_ID, _SERVER_NODE_ID, 1
         self._run = Run.create_empty(_RUN_ID)

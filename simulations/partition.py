@@ -67,7 +67,9 @@ def _dirichlet(labels: Sequence[str], hospitals: int, config: PartitionConfig, r
 
 def _by_label(labels: Sequence[str], hospitals: int, config: PartitionConfig, rng: np.random.Generator) -> Shares:
     """Units sorted by label, the most frequent first, and cut into equal runs: few labels at each hospital."""
-    rank = {label: i for i, (label, _) in enumerate(sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0])))}
+    rank = {
+        label: i for i, (label, _) in enumerate(sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0])))
+    }
     shuffled = rng.permutation(len(labels))
     order = sorted(shuffled.tolist(), key=lambda i: rank[labels[i]])
     return [part.tolist() for part in np.array_split(np.array(order), hospitals)]

@@ -39,7 +39,9 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
     started = time.monotonic()
     out = _new_folder(Path(config.output_root), config.name)
     (out / "config.yaml").write_text(yaml.safe_dump(dump(config), sort_keys=False), encoding="utf-8")
-    console.print(f"{config.name}: {len(config.arms)} arms, seeds {list(config.seeds)}, results in {out}", highlight=False)
+    console.print(
+        f"{config.name}: {len(config.arms)} arms, seeds {list(config.seeds)}, results in {out}", highlight=False
+    )
     results: list[ArmResult] = []
     questions: list[SiteQuestions] = []
     training: list[Training] = []
@@ -72,9 +74,7 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
 class _Seed:
     """All arms on one seed's hospitals; arms run side by side and share the engine's workers."""
 
-    def __init__(
-        self, config: SimulationConfig, seed: int, out: Path, engine: Engine, progress: Progress
-    ) -> None:
+    def __init__(self, config: SimulationConfig, seed: int, out: Path, engine: Engine, progress: Progress) -> None:
         self._config, self._seed, self._out = config, seed, out
         self._engine, self._progress = engine, progress
         self.results: list[ArmResult] = []
@@ -191,8 +191,12 @@ def _case(config: SimulationConfig) -> str:
         hospitals = f"{sites} synthetic hospitals of unlikeness {source.phantom.unlike:g}"
         asked = "questions drawn alike at all" if source.phantom.question_mix == "uniform" else "questions as skewed"
         return f"{hospitals}, {source.phantom.images} captioned images each, {asked}"
-    names = f"{source.captions} captions and {source.questions} questions" if source.kind == "public" else "site folders"
-    return f"{names} over {sites} hospitals, patients split by {split.scheme} ({split.label}), questions {split.questions}"
+    names = (
+        f"{source.captions} captions and {source.questions} questions" if source.kind == "public" else "site folders"
+    )
+    return (
+        f"{names} over {sites} hospitals, patients split by {split.scheme} ({split.label}), questions {split.questions}"
+    )
 
 
 def _caveats(config: SimulationConfig) -> list[str]:

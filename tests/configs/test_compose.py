@@ -12,7 +12,10 @@ CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group)]
 
 
 def test_every_folder_of_yaml_is_tested_here():
-    assert {path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith("__")} == {*GROUPS, "source"}
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith("__")} == {
+        *GROUPS,
+        "source",
+    }
 
 
 @pytest.mark.parametrize("choice", CHOICES)
