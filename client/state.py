@@ -24,7 +24,7 @@ class RunState:
         self.folder = folder
 
     def private_weights(self, before_round: int) -> dict[str, Tensor] | None:
-        """What training left behind in the round before, or None where there is none: a first round, or a missed one."""
+        """What training left behind in the round before, or None: in a first round, or after a missed one."""
         path = self.folder / PRETRAINING.format(before_round - 1)
         return load_weights(path) if path.is_file() else None
 

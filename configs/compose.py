@@ -41,7 +41,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
-    """Every combination that comma-separated values and ranges of the overrides stand for, as Hydra's `-m` reads them."""
+    """Every combination that the overrides' comma-separated values and ranges stand for, as Hydra's `-m` reads them."""
     try:
         parsed = OverridesParser.create().parse_overrides(overrides=list(overrides))
         return [list(job) for job in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]]

@@ -31,7 +31,7 @@ class VisionConfig:
     heads: int
     mlp_ratio: float = 4.0
     stem: Literal["linear", "conv"] = "linear"
-    """`linear` is ViT's patch embedding; `conv` (3x3 convolutions of stride 2, GroupNorm) learns far faster from little data."""
+    """`linear` is ViT's patch embedding; `conv` (3x3 of stride 2, GroupNorm) learns far faster from little data."""
     pos_embed: Literal["sincos", "learned"] = "sincos"
     """`sincos` is fixed in pre-training, as in the paper; `learned` is trained."""
 

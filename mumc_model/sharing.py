@@ -43,3 +43,13 @@ def private_weights(model: MumcModel) -> dict[str, Tensor]:
         for name, weight in sorted(model.named_parameters())
         if not is_shared(name)
     }
+
+
+def load_private(model: MumcModel, kept: Mapping[str, Tensor]) -> None:
+    """Put the private weights among `kept` into the model; what else a trainer kept beside them is not the model's.
+
+    Raises:
+        CheckpointError: a private weight is missing, or a shape differs; nothing is loaded then.
+    """
+    state = {name: weight.data for name, weight in model.named_parameters() if not is_shared(name)}
+    load_strictly(state, {name: kept[name] for name in state if name in kept}, "the weights kept at this site")

@@ -1,7 +1,7 @@
 """The arms of a comparison, each as the federations that make it up.
 
-Every arm is the same two apps: `local` is a federation of one site, once for each hospital; `centralised` is a federation
-whose only site holds every archive, with as many steps a round as all hospitals together take.
+Every arm is the same two apps: `local` is a federation of one site, once for each hospital; `centralised` is a
+federation whose only site holds every archive, with as many steps a round as all hospitals together take.
 """
 
 from collections.abc import Sequence

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from flwr.app import Context, Message
+from flwr.app.typing import ConfigRecordValues
 from flwr.clientapp import ClientApp
 
 from simulations.worker import decode_message, encode
@@ -149,10 +150,13 @@ class RayEngine:
     def __init__(self, config: EngineConfig) -> None:
         from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 
-        init: dict[str, object] = {"log_to_driver": False, "configure_logging": False}
+        init: dict[str, ConfigRecordValues] = {"log_to_driver": False, "configure_logging": False}
         if config.workers and "RAY_ADDRESS" not in os.environ:
             init["num_cpus"] = config.workers * config.threads
-        resources = {"num_cpus": config.threads, "num_gpus": config.gpus_per_client}
+        resources: dict[str, ConfigRecordValues] = {
+            "num_cpus": config.threads,
+            "num_gpus": config.gpus_per_client,
+        }
         self._backend = RayBackend({"init_args": init, "client_resources": resources})
         self._backend.build(load_client_app)
         self._pool = ThreadPoolExecutor(max(1, self._backend.num_workers), thread_name_prefix="ray")

@@ -35,8 +35,8 @@ def prepare(config: SimulationConfig, seed: int, folder: Path, note: Note = lamb
         given = _split([read_site(path) for path in given], count, config.partition, rng, folder / "sites")
     elif len(given) != count:
         raise ConfigurationError(
-            f"the source has {len(given)} hospitals and federation.sites is {count}; set federation.sites={len(given)}, "
-            "or have the patients dealt out with partition=alike, dirichlet, modality, organ or size"
+            f"the source has {len(given)} hospitals and federation.sites is {count}; set federation.sites={len(given)}"
+            ", or have the patients dealt out with partition=alike, dirichlet, modality, organ or size"
         )
     for path in given:
         _configure(path, config)
@@ -96,11 +96,9 @@ def _split(
     paths = []
     for index in range(count):
         path = folder / f"hospital-{index + 1}"
-        mine = [
-            [(site, record) for site, record in records if home[_patient(site, record)] == index]
-            for records in (captions, questions)
-        ]
-        _write(path, path.name, mine[0], mine[1], _common_unit(sites))
+        own_captions = [pair for pair in captions if home[_patient(*pair)] == index]
+        own_questions = [pair for pair in questions if home[_patient(*pair)] == index]
+        _write(path, path.name, own_captions, own_questions, _common_unit(sites))
         paths.append(path)
     return paths
 

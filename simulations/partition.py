@@ -45,8 +45,8 @@ def partition(labels: Sequence[str], hospitals: int, config: PartitionConfig, rn
         if all(shares):
             return [sorted(share) for share in shares]
     raise ConfigurationError(
-        f"partition {config.scheme} left a hospital empty in 100 draws of {len(labels)} patients over {hospitals} hospitals; "
-        f"raise partition.concentration (now {config.concentration:g}) or ask for fewer hospitals"
+        f"partition {config.scheme} left a hospital empty in 100 draws of {len(labels)} patients over {hospitals} "
+        f"hospitals; raise partition.concentration (now {config.concentration:g}) or ask for fewer hospitals"
     )
 
 

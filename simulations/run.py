@@ -1,10 +1,8 @@
 """A whole simulation: hospitals for each seed, every arm on them, one report."""
 
 import json
-import shutil
-import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,8 +200,8 @@ def _case(config: SimulationConfig) -> str:
 def _caveats(config: SimulationConfig) -> list[str]:
     caveats = [
         f"pre-training: {config.run.federation.rounds} rounds of {config.run.federation.local_steps} steps of "
-        f"{config.run.recipe.pretrain.batch_size} records at each site; centralised takes as many steps as all sites together",
-        "fine-tuning keeps the weights that did best on the site's own validation split; the test split is looked at once",
+        f"{config.run.recipe.pretrain.batch_size} records at each site; centralised takes as many as all together",
+        "fine-tuning keeps what did best on the site's own validation split; the test split is looked at once",
     ]
     if "scratch" in config.arms and config.scratch_freeze != config.run.recipe.finetune.freeze:
         caveats.append(

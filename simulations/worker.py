@@ -1,7 +1,7 @@
 """A worker process of the local engine: messages in, replies out, as protobuf bytes over a pipe.
 
-Started as `python -m simulations.worker FD THREADS`. Bytes and not pickles: what crosses a process boundary here is what
-would cross the network in a deployment.
+Started as `python -m simulations.worker FD THREADS`. Bytes and not pickles: what crosses a process boundary here is
+what would cross the network in a deployment.
 """
 
 import sys

@@ -5,8 +5,8 @@ import typer
 app = typer.Typer(
     help=(
         "Set, follow and sign a differential-privacy budget: for the privacy officer. This release trains without "
-        "differential privacy, so it has no commands yet: what leaves a site are the differences of the encoder weights, "
-        "the mean losses and the accuracies; see docs/privacy.md."
+        "differential privacy, so it has no commands yet: what leaves a site are the differences of the encoder "
+        "weights, the mean losses and the accuracies; see docs/privacy.md."
     ),
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

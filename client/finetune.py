@@ -1,0 +1,125 @@
+"""Fine-tuning and evaluation at a site: its own questions, its own answer decoder; only metrics go back."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from client.pretrain import merged_model, report
+from client.site import Site
+from client.state import RunState
+from configs.loader import load
+from mumc_model.answering import answer_questions
+from mumc_model.candidates import Candidates
+from mumc_model.config import Recipe
+from mumc_model.data.samples import VqaSamples
+from mumc_model.data.tokenizer import Tokenizer
+from mumc_model.errors import CheckpointError, DataError
+from mumc_model.evaluate import AnswerRow, score
+from mumc_model.finetune import VqaData, finetune
+from mumc_model.sharing import load_private
+from mumc_model.train import choose_device
+from mumc_model.vqa import VqaModel
+from protocol.messages import Order, Report
+
+SMALLEST_GROUP = 10
+"""Accuracies over fewer questions stay at the site, because they tell of single patients."""
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
+    """Fine-tune on the merged encoders, keep the best step by the validation split, look once at the test split.
+
+    The model, its answers and every answered question stay in the site's state folder.
+
+    Raises:
+        ProtocolError: the weights are not those that the order names, or do not fit its model.
+        DataError: the site has no training questions.
+    """
+    recipe, state = load(Recipe, order.recipe, "order.recipe"), site.state(order.run_id)
+    model, _, _ = merged_model(order, base, recipe, site)
+    private = state.private_weights(before_round=order.round)
+    if private is not None:
+        load_private(model, private)
+    data = _vqa_data(site, recipe, order.vocabulary)
+    device, precision = choose_device(site.config.device), site.config.precision
+    result = finetune(
+        model,
+        data,
+        Tokenizer(order.vocabulary),
+        recipe,
+        device=device,
+        precision=precision,
+        seed=site.seed(order.seed),
+    )
+    state.keep_vqa(result.model.weights(), {"candidates": list(result.candidates.texts)})
+    rows = answer_questions(result.model, result.candidates, data.test, device=device, precision=precision)
+    state.keep_rows("test", rows)
+    metrics = {"loss": result.loss} | accuracies(rows)
+    if result.validation_accuracy is not None and len(data.val) >= SMALLEST_GROUP:
+        metrics["validation_accuracy"] = result.validation_accuracy
+    return report(order, site, len(data.train), metrics)
+
+
+def evaluate_vqa(order: Order, base: Arrays, site: Site) -> Report:
+    """Answer the test questions again with the model that this run's fine-tuning left here.
+
+    Raises:
+        DataError: this run has fine-tuned nothing here, or there are no test questions.
+        CheckpointError: the kept model is of another recipe or vocabulary.
+    """
+    recipe, state = load(Recipe, order.recipe, "order.recipe"), site.state(order.run_id)
+    merged_model(order, base, recipe, site)
+    data = _vqa_data(site, recipe, order.vocabulary)
+    if not len(data.test):
+        raise DataError("there are no test questions to answer; import some with split: test")
+    model, candidates = _open_vqa(state, recipe, Tokenizer(order.vocabulary))
+    device, precision = choose_device(site.config.device), site.config.precision
+    rows = answer_questions(model, candidates, data.test, device=device, precision=precision)
+    state.keep_rows("test", rows)
+    return report(order, site, len(rows), accuracies(rows))
+
+
+def accuracies(rows: Sequence[AnswerRow]) -> dict[str, float]:
+    """Accuracy and number of questions, overall and by open and closed, as far as no group is too small to tell.
+
+    Where one of the two kinds is too small both are left out, since the rest of a sum tells the missing part.
+    """
+    if len(rows) < SMALLEST_GROUP:
+        return {}
+    scores = score(rows)
+    metrics = {"accuracy": scores["overall"]["accuracy"], "tested": float(len(rows))}
+    kinds = {kind: scores[kind] for kind in ("open", "closed") if kind in scores}
+    if all(group["n"] >= SMALLEST_GROUP for group in kinds.values()):
+        for kind, group in kinds.items():
+            metrics |= {f"accuracy_{kind}": group["accuracy"], f"tested_{kind}": float(group["n"])}
+    return metrics
+
+
+def _open_vqa(state: RunState, recipe: Recipe, tokenizer: Tokenizer) -> tuple[VqaModel, Candidates]:
+    kept = state.vqa()
+    if kept is None:
+        raise DataError("this run has not been fine-tuned here, so there is nothing to evaluate; order train.finetune")
+    weights, facts = kept
+    texts = facts.get("candidates")
+    if not isinstance(texts, list) or not texts:
+        raise CheckpointError("vqa.json lists no candidate answers; fine-tune again with this version")
+    model = VqaModel(recipe.model, recipe.finetune)
+    model.load_weights(weights)
+    return model, Candidates.build(texts, *tokenizer.answers(texts, recipe.finetune.answer_tokens))
+
+
+def _vqa_data(site: Site, recipe: Recipe, vocabulary: tuple[str, ...]) -> VqaData:
+    """The site's questions as the recipe reads them, decoded once a process."""
+    settings = recipe.finetune
+    return _cached(site, vocabulary, settings.image_size or recipe.model.vision.image_size, settings.question_tokens)
+
+
+@lru_cache(maxsize=4)
+def _cached(site: Site, vocabulary: tuple[str, ...], image_size: int, tokens: int) -> VqaData:
+    train, val, test = (
+        VqaSamples(site.data, split, Tokenizer(vocabulary), image_size, tokens) for split in ("train", "val", "test")
+    )
+    return VqaData(train=train, val=val, test=test)
