@@ -31,7 +31,7 @@ class Site:
 
     def state(self, run_id: str) -> RunState:
         """Where this site keeps what one run must find again."""
-        return RunState(self.root / "state" / "runs" / run_id)
+        return RunState.of(self.root, run_id)
 
     def seed(self, *parts: int) -> int:
         """A seed of this site's own, from the run's numbers: sites draw differently, the same run draws the same."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -22,6 +22,11 @@ class RunState:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @classmethod
+    def of(cls, root: Path, run_id: str) -> Self:
+        """What the site in the folder `root` keeps of a run."""
+        return cls(root / "state" / "runs" / run_id)
 
     def private_weights(self, before_round: int) -> dict[str, Tensor] | None:
         """What training left behind in the round before, or None: in a first round, or after a missed one."""

@@ -260,7 +260,7 @@ class Pretrainer:
 def _mim_decoder(vision: VisionConfig, depth: int) -> MimDecoder:
     with torch.random.fork_rng(devices=[]):
         decoder = MimDecoder(vision, depth)
-    initialise(decoder, torch.Generator().manual_seed(depth))
+    initialise(decoder, torch.Generator().manual_seed(depth), decoder.embed.out_features)
     return decoder
 
 

@@ -19,6 +19,8 @@ class Federation:
     arm: Arm
     sites: tuple[Path, ...]
     run: RunConfig
+    after: "Federation | None" = None
+    """The federation of the pooled archive, whose weights and private heads this one begins with."""
 
     @property
     def replies(self) -> int:
@@ -48,7 +50,7 @@ def plan(
     pretrain = _federation(arm, [pool], base, out, f"{arm}-pool", rounds=rounds, local_steps=steps, finetune=False)
     weights = str(Path(pretrain.run.output_dir) / "weights.safetensors")
     finetune = _federation(arm, hospitals, replace(base, initial_weights=weights), out, arm, rounds=0)
-    return [[pretrain], [finetune]]
+    return [[pretrain], [replace(finetune, after=pretrain)]]
 
 
 def _federation(

@@ -2,16 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 from flwr.app import Context, RecordDict
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from client.state import RunState
 from configs.loader import dump
@@ -22,6 +20,7 @@ from simulations.config import Arm, SimulationConfig
 from simulations.engine import Engine, open_engine
 from simulations.grid import LocalGrid
 from simulations.hospitals import pool, prepare
+from simulations.progress import Watch
 from simulations.report_study import ArmResult, SiteQuestions, Study, Training
 
 FIRST_NODE = 101
@@ -45,9 +44,9 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
     training: list[Training] = []
     engine = open_engine(config.engine, out / "workers.log")
     try:
-        with _progress(console) as progress:
+        with Watch(console) as watch:
             for seed in config.seeds:
-                found = _Seed(config, seed, out / f"seed-{seed}", engine, progress)
+                found = _Seed(config, seed, out / f"seed-{seed}", engine, watch)
                 found.run()
                 results += found.results
                 questions += found.questions
@@ -72,15 +71,15 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
 class _Seed:
     """All arms on one seed's hospitals; arms run side by side and share the engine's workers."""
 
-    def __init__(self, config: SimulationConfig, seed: int, out: Path, engine: Engine, progress: Progress) -> None:
+    def __init__(self, config: SimulationConfig, seed: int, out: Path, engine: Engine, watch: Watch) -> None:
         self._config, self._seed, self._out = config, seed, out
-        self._engine, self._progress = engine, progress
+        self._engine, self._watch = engine, watch
         self.results: list[ArmResult] = []
         self.questions: list[SiteQuestions] = []
         self.training: list[Training] = []
 
     def run(self) -> None:
-        hospitals = prepare(self._config, self._seed, self._out, self._progress.console.print)
+        hospitals = prepare(self._config, self._seed, self._out, self._watch.note)
         pooled = self._out / "pool"
         if "centralised" in self._config.arms:
             pool(hospitals, pooled, self._config)
@@ -98,12 +97,14 @@ class _Seed:
 
     def _run_arm(self, arm: Arm, stages: list[Stage]) -> None:
         total = sum(federation.replies for stage in stages for federation in stage)
-        task = self._progress.add_task(f"seed {self._seed} {arm}", total=total)
+        advance = self._watch.task(f"seed {self._seed} {arm}", total)
         with ThreadPoolExecutor(max(len(stage) for stage in stages)) as threads:
             for stage in stages:
-                list(threads.map(lambda f: self._run_federation(f, lambda: self._progress.advance(task)), stage))
+                list(threads.map(lambda federation: self._run_federation(federation, advance), stage))
 
-    def _run_federation(self, federation: Federation, on_reply: Any) -> None:
+    def _run_federation(self, federation: Federation, on_reply: Callable[[], None]) -> None:
+        if federation.after:
+            _hand_over_heads(federation.after, federation)
         sites = {FIRST_NODE + index: path for index, path in enumerate(federation.sites)}
         grid = LocalGrid(sites, self._engine, on_reply)
         context = Context(
@@ -133,21 +134,30 @@ class _Seed:
         for federation in (f for stage in stages for f in stage):
             folder = Path(federation.run.output_dir)
             lines = [json.loads(line) for line in _lines(folder / "journal.jsonl")]
+            finetune = json.loads((folder / "result.json").read_text(encoding="utf-8"))["finetune"]
+            moved = [*lines, finetune] if arm == "federated" else []  # the other arms cross no network
             self.training.append(
                 Training(
                     arm=arm,
                     seed=self._seed,
                     site=federation.sites[0].name if arm == "local" else "",
                     losses=[line["losses"] for line in lines],
-                    bytes_up=sum(line["bytes_up"] for line in lines),
-                    bytes_down=sum(line["bytes_down"] for line in lines),
+                    bytes_up=sum(part["bytes_up"] for part in moved),
+                    bytes_down=sum(part["bytes_down"] for part in moved),
                     wall_s=sum(line["seconds"] for line in lines),
                 )
             )
             if federation.run.federation.finetune:
                 for path in federation.sites:
-                    rows = RunState(path / "state" / "runs" / federation.run.run_id).rows("test")
+                    rows = RunState.of(path, federation.run.run_id).rows("test")
                     self.results.append(ArmResult(arm=arm, seed=self._seed, site=path.name, rows=rows))
+
+
+def _hand_over_heads(pooled: Federation, federation: Federation) -> None:
+    """Give each hospital the heads that the pool's site kept to itself: the upper bound withholds nothing."""
+    heads = RunState.of(pooled.sites[0], pooled.run.run_id).private_weights(pooled.run.federation.rounds + 1)
+    for path in federation.sites:
+        RunState.of(path, federation.run.run_id).keep_private_weights(0, heads or {})
 
 
 def _lines(path: Path) -> list[str]:
@@ -168,18 +178,6 @@ def _new_folder(root: Path, name: str) -> Path:
     if not latest.exists():
         latest.symlink_to(out.name, target_is_directory=True)
     return out
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:<22}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _case(config: SimulationConfig) -> str:

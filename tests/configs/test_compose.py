@@ -19,8 +19,10 @@ def test_every_folder_of_yaml_is_tested_here():
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_option_of_every_group_makes_a_valid_simulation(choice):
-    config = load(SimulationConfig, compose("simulation", [choice, "data_root=/data"]))
+def test_every_option_makes_a_valid_simulation_that_spells_out_every_setting_of_its_run(choice):
+    node = compose("simulation", [choice, "data_root=/data"])
+    config = load(SimulationConfig, node)
+    assert dump(config.run) == node["run"]
     assert load(SimulationConfig, dump(config)) == config
 
 
