@@ -3,9 +3,13 @@
 import pytest
 import torch
 
+from mumc_model.config import ObjectiveConfig, Recipe
 from mumc_model.errors import CheckpointError
 from mumc_model.model import build_model
-from mumc_model.sharing import is_shared, load_shared, private_weights, shared_weights
+from mumc_model.sharing import is_shared, load_private, load_shared, private_weights, shared_weights
+from mumc_model.train import Pretrainer
+
+BIAS = "text_encoder.cls.predictions.bias"
 
 
 def test_every_weight_is_either_shared_or_private(small_config):
@@ -64,4 +68,38 @@ def test_weights_that_do_not_fit_are_refused_whole(small_config):
     ):
         load_shared(model, weights)
     after = shared_weights(model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_site_takes_its_heads_back_and_leaves_what_else_a_trainer_kept(small_config):
+    source, target = build_model(small_config, 0), build_model(small_config, 1)
+    shared = shared_weights(target)
+    heads = {name: weight + 1 for name, weight in private_weights(source).items()}
+    beside = {"moment1.text_encoder.cls.predictions.bias": torch.ones(40), "mim_decoder.embed.bias": torch.ones(3)}
+    load_private(target, heads | beside | shared_weights(source))
+    ours = private_weights(target)
+    assert all(torch.equal(ours[name], heads[name]) for name in ours)
+    after = shared_weights(target)
+    assert all(torch.equal(shared[name], after[name]) for name in shared)
+
+
+def test_what_a_trainer_keeps_between_rounds_holds_every_head(small_config):
+    model = build_model(small_config, 0)
+    recipe = Recipe(model=small_config, objective=ObjectiveConfig(mim=1.0))
+    kept = Pretrainer(model, recipe, torch.device("cpu")).state_dict()
+    assert any(name.startswith("mim_decoder.") for name in kept)
+    other = build_model(small_config, 1)
+    load_private(other, kept)
+    theirs, ours = private_weights(model), private_weights(other)
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("spoil", [lambda heads: heads.popitem(), lambda heads: heads.update({BIAS: torch.zeros(1)})])
+def test_heads_that_do_not_fit_are_refused_whole(small_config, spoil):
+    source, target = build_model(small_config, 0), build_model(small_config, 1)
+    before, heads = private_weights(target), private_weights(source)
+    spoil(heads)
+    with pytest.raises(CheckpointError, match=r"1 (missing|of another shape): text_encoder\.cls"):
+        load_private(target, heads)
+    after = private_weights(target)
     assert all(torch.equal(before[name], after[name]) for name in before)
