@@ -18,6 +18,10 @@ def _require_share(name: str, value: float) -> None:
     _require(0.0 <= value <= 1.0, f"{name} is {value}, but it is a share: choose it between 0 and 1")
 
 
+STEM_GROUP = 8
+"""Channels that a convolutional stem normalises together."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig:
     """The image encoder, a ViT."""
@@ -32,6 +36,8 @@ class VisionConfig:
     mlp_ratio: float = 4.0
     stem: Literal["linear", "conv"] = "linear"
     """`linear` is ViT's patch embedding; `conv` (3x3 of stride 2, GroupNorm) learns far faster from little data."""
+    stem_width: int = 32
+    """Channels of a convolutional stem's first layer; they double from layer to layer up to `width`."""
     pos_embed: Literal["sincos", "learned"] = "sincos"
     """`sincos` is fixed in pre-training, as in the paper; `learned` is trained."""
 
@@ -43,13 +49,24 @@ class VisionConfig:
         )
         _require(self.width % self.heads == 0, f"vision.width {self.width} is not a multiple of {self.heads} heads")
         _require(
-            self.stem == "linear" or self.patch_size & (self.patch_size - 1) == 0,
-            f"vision.stem=conv halves the image at each step, so patch_size {self.patch_size} must be a power of two",
-        )
-        _require(
             self.pos_embed == "learned" or self.width % 4 == 0,
             f"vision.pos_embed=sincos needs a width that is a multiple of 4, not {self.width}",
         )
+        if self.stem == "conv":
+            self._check_stem()
+
+    def _check_stem(self) -> None:
+        _require(
+            self.patch_size > 1 and self.patch_size & (self.patch_size - 1) == 0,
+            f"vision.stem=conv halves the image at each step, so patch_size {self.patch_size} must be 2, 4, 8, 16 ...",
+        )
+        for name in ("stem_width", "width"):
+            channels = getattr(self, name)
+            _require(
+                channels > 0 and channels % STEM_GROUP == 0,
+                f"vision.stem=conv normalises channels by groups of {STEM_GROUP}, so vision.{name} {channels} must be "
+                f"a multiple of {STEM_GROUP}",
+            )
 
     @property
     def patches(self) -> int:

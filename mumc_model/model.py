@@ -25,7 +25,7 @@ class MumcModel(nn.Module):
         """Build it with torch's own initialisation; `build_model` is the way to a reproducible one.
 
         Raises:
-            ConfigError: the encoders differ in width, the vocabulary's size is open, or the stem does not fit.
+            ConfigError: the encoders differ in width, or the vocabulary's size is open.
         """
         if config.vision.width != config.text.width:
             raise ConfigError(
@@ -82,7 +82,7 @@ def build_model(config: ModelConfig, seed: int) -> MumcModel:
     """A model whose random start depends on the seed alone; the process's own random state is left as it was.
 
     Raises:
-        ConfigError: the vocabulary's size is still open, or the stem does not fit the width.
+        ConfigError: the vocabulary's size is still open.
     """
     with torch.random.fork_rng(devices=[]):
         model = MumcModel(config)

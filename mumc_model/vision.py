@@ -16,7 +16,7 @@ from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mumc_model.config import VisionConfig
+from mumc_model.config import STEM_GROUP, VisionConfig
 from mumc_model.errors import ConfigError
 
 _layer_norm: Any = partial(nn.LayerNorm, eps=1e-6)
@@ -45,15 +45,9 @@ def _patch_embed(config: VisionConfig) -> nn.Module:
     if config.stem == "linear":
         return PatchEmbed(config.image_size, config.patch_size, embed_dim=config.width, strict_img_size=False)
     halvings = config.patch_size.bit_length() - 1
-    first_channels = config.width >> (halvings - 1) if halvings else 0
-    if first_channels << max(halvings - 1, 0) != config.width:
-        raise ConfigError(
-            f"vision.stem=conv doubles its channels {halvings - 1} times up to vision.width {config.width}; choose a "
-            f"width that is a multiple of {1 << max(halvings - 1, 0)} and a patch_size of at least 2"
-        )
-    # A group is as wide as the first convolution, so that it divides every later one.
-    norm: Any = partial(GroupNormAct, group_size=first_channels)
-    stem = ConvStem(3, halvings, config.width, stride=(2,) * halvings, norm_layer=norm, act_layer=nn.GELU)
+    channels = (*(min(config.width, config.stem_width << step) for step in range(halvings - 1)), config.width)
+    norm: Any = partial(GroupNormAct, group_size=STEM_GROUP)
+    stem = ConvStem(3, halvings, channels, stride=(2,) * halvings, norm_layer=norm, act_layer=nn.GELU)
     return HybridEmbed(stem, config.image_size, embed_dim=config.width, proj=False, strict_img_size=False)
 
 

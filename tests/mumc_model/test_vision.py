@@ -99,9 +99,23 @@ def test_resizing_keeps_cls_and_a_constant_grid():
     assert resize_pos_embed(table_1ND, 16) is table_1ND
 
 
-def test_a_conv_stem_that_cannot_double_up_to_the_width_is_refused():
-    with pytest.raises(ConfigError, match="multiple of 4"):
-        VisionEncoder(replace(CONV, width=18, heads=1, pos_embed="learned"))
+def test_the_channels_of_a_conv_stem_double_up_to_the_width():
+    encoder = VisionEncoder(replace(CONV, width=32, heads=2, stem_width=16))
+    shapes = [tuple(w.shape[:2]) for name, w in encoder.named_parameters() if name.endswith("conv.weight")]
+    assert shapes == [(16, 3), (32, 16), (32, 32)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 20}, r"vision.width 20 must be a multiple of 8"),
+        ({"stem_width": 12}, r"vision.stem_width 12 must be a multiple of 8"),
+        ({"image_size": 36, "patch_size": 12}, r"patch_size 12 must be 2, 4, 8, 16"),
+    ],
+)
+def test_a_conv_stem_that_does_not_divide_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(CONV, **changes)
 
 
 def test_the_painting_head_knows_which_patch_is_which():
