@@ -112,12 +112,21 @@ def question_only(train: Sequence[Question], test: Sequence[Question]) -> list[s
     return [by_text.get(_plain(row.question), guess) for row, guess in zip(test, fallback, strict=True)]
 
 
-def chance(test: Sequence[Question], normaliser: str = "mumc") -> float:
-    """Expected accuracy of a uniform guess among the answers that a question's type has in the test."""
-    options: dict[str, set[str]] = defaultdict(set)
+def chance(test: Sequence[Question], normaliser: str = "mumc") -> list[float]:
+    """For each test question how likely a uniform guess among the answers that its type has in the test is right.
+
+    A question that names several of them, as `left or right` does, leaves only those to guess among.
+    """
+    answers: dict[str, set[str]] = defaultdict(set)
     for row in test:
-        options[row.question_type].add(normalise_answer(row.answer, normaliser))
-    return sum(1 / len(options[row.question_type]) for row in test) / max(1, len(test))
+        answers[row.question_type].add(normalise_answer(row.answer, normaliser))
+    return [1 / _options(row.question, answers[row.question_type]) for row in test]
+
+
+def _options(question: str, answers: Iterable[str]) -> int:
+    words = f" {_plain(question)} "
+    named = [f" {_plain(answer)} " in words for answer in answers]
+    return sum(named) if sum(named) > 1 else len(named)
 
 
 def _accuracy(rows: Sequence[AnswerRow]) -> dict[str, float]:

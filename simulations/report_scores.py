@@ -208,9 +208,7 @@ def _guess(name: str, questions: Sequence[SiteQuestions], reference: Answers) ->
 def _guessed(name: str, train: Sequence[Question], test: Sequence[Question]) -> list[float]:
     """For each test question the probability that the guess is right."""
     if name == "chance":
-        kinds = {q.question_type for q in test}
-        rate = {kind: chance([q for q in test if q.question_type == kind]) for kind in kinds}
-        return [rate[q.question_type] for q in test]
+        return chance(test)
     predictions = {"majority": majority, "question_only": question_only}[name](train, test)
     return [float(is_correct(p, q.answer)) for p, q in zip(predictions, test, strict=True)]
 

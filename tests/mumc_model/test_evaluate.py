@@ -102,9 +102,13 @@ def test_baselines_without_training_questions_are_refused():
 def test_chance_guesses_uniformly_among_the_answers_of_a_type():
     yes_no = [Asked("Q?", "yes", "side"), Asked("Q?", "no", "side")]
     organs = [Asked("Q?", organ) for organ in ("liver", "Liver", "lung", "brain", "spleen", "kidney")]
-    assert chance(yes_no) == 0.5
-    assert chance(organs) == pytest.approx(1 / 5)
-    assert chance(yes_no + organs) == pytest.approx((2 * 0.5 + 6 / 5) / 8)
+    assert chance(yes_no + organs) == pytest.approx([0.5] * 2 + [0.2] * 6)
+
+
+def test_chance_guesses_among_the_answers_that_the_question_offers():
+    offered = [Asked("Is it left or right?", "left", "choice"), Asked("CT or MR?", "ct", "choice")]
+    others = [Asked("Which?", answer, "choice") for answer in ("right", "mr", "large")]
+    assert chance(offered + others) == pytest.approx([0.5] * 2 + [0.2] * 3)
 
 
 def test_rows_are_read_without_torch():
