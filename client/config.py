@@ -1,5 +1,6 @@
 """The site's own facts: `site.yaml`, written and read only at the site."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,14 @@ class SiteConfig:
     """`bf16` runs the forward pass under autocast; weights and sums stay float32."""
     bad_share: float = 0.01
     """Largest share of unusable records that is skipped; above it the site stops with an error."""
+
+    def __post_init__(self) -> None:
+        """Refuse a name that no report could carry, before any work is done under it."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+            raise ConfigurationError(
+                f"name in site.yaml is {self.name!r}; use up to 64 letters, digits, dots, hyphens or underscores, "
+                "beginning with a letter or digit"
+            )
 
 
 def read_site_config(root: Path) -> SiteConfig:

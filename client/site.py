@@ -67,19 +67,19 @@ def open_site(context: Context) -> Site:
 
 
 def site_log(context: Context) -> logging.Logger:
-    """The site's own log, `state/site.log`; a node without a folder logs to its terminal."""
+    """The site's own log, `state/site.log`; a node that cannot write one logs to its terminal."""
     try:
         folder = site_root(context) / "state"
-        folder.mkdir(parents=True, exist_ok=True)
+        log = logging.getLogger(f"fedmumc.site.{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}")
+        if not log.handlers:
+            folder.mkdir(parents=True, exist_ok=True)
+            handler = RotatingFileHandler(folder / "site.log", maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            log.addHandler(handler)
+            log.setLevel(logging.INFO)
+            log.propagate = False
     except (DataError, OSError):
         return logging.getLogger("fedmumc")
-    log = logging.getLogger(f"fedmumc.site.{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}")
-    if not log.handlers:
-        handler = RotatingFileHandler(folder / "site.log", maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
     return log
 
 

@@ -1,0 +1,103 @@
+"""A site's folder, and a server's side of the messages, both as small as they can be."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import app
+from configs.compose import compose
+from configs.loader import load
+from mumc_model.data.phantom import PhantomConfig, write_hospitals
+from mumc_model.data.tokenizer import vocabulary
+from protocol.codec import digest, pack, unpack
+from protocol.messages import Order, Refusal, Report
+from protocol.records import reply_from_record, to_record
+from protocol.schema import WeightSchema
+from server.config import RunConfig
+from server.federation import first_weights
+from server.orders import Orders, fit_vocabulary
+
+Packed = dict[str, np.ndarray]
+
+TINY = (
+    "federation.rounds=2",
+    "federation.local_steps=2",
+    "model.vision={image_size: 32, patch_size: 16, width: 16, depth: 1, heads: 2, mlp_ratio: 2.0}",
+    "model.text={width: 16, text_layers: 1, fusion_layers: 1, heads: 2, max_positions: 24}",
+    "model.projection=8",
+    "pretrain.batch_size=4",
+    "finetune.steps=4",
+    "finetune.select_every=2",
+    "finetune.batch_size=8",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back from a site, and the bytes that it was."""
+
+    message: Report | Refusal
+    arrays: Packed
+    sent: bytes
+
+
+class Server:
+    """Orders and first weights of one run, made by the code that makes them in a deployment."""
+
+    def __init__(self) -> None:
+        config = load(RunConfig, compose("run", TINY))
+        tokens = tuple(vocabulary(config.vocabulary).vocab)
+        self.recipe = fit_vocabulary(config.recipe, len(tokens))
+        weights = first_weights(config, self.recipe)
+        self.schema = WeightSchema.of(weights)
+        self.base = pack(weights, self.schema)
+        self._orders = Orders(config, "trial", self.recipe, tokens)
+
+    def pretrain(self, round: int = 1, base: Packed | None = None) -> Order:
+        return self._orders.pretrain(round, digest(base or self.base, self.schema))
+
+    def finetune(self) -> Order:
+        return self._orders.finetune(digest(self.base, self.schema))
+
+    def evaluate(self) -> Order:
+        return dataclasses.replace(self.finetune(), action="evaluate.vqa")
+
+    def named(self, update: Packed) -> Packed:
+        return unpack(update, self.schema)
+
+    def ask(self, folder: Path, order: Order, base: Packed | None = None) -> Answer:
+        """The answer of the installed ClientApp at the site in the folder."""
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        message = Message(to_record(order, self.base if base is None else base), 101, order.action)
+        message.metadata.__dict__["_message_id"] = "message-1"
+        node = {"site": str(folder)}
+        reply = app(message, Context(run_id=1, node_id=101, node_config=node, state=RecordDict(), run_config={}))
+        answer, arrays = reply_from_record(reply.content)
+        assert not isinstance(answer, Order)
+        return Answer(message=answer, arrays=arrays, sent=message_to_proto(reply).SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def server():
+    return Server()
+
+
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory):
+    """A site's folder that no order has reached."""
+    counts = {"images": 6, "train_questions": 12, "val_questions": 10, "test_questions": 24, "closed_share": 0.5}
+    config = PhantomConfig(hospitals=1, images_per_patient=1, image_size=32, **counts)
+    (folder,) = write_hospitals(config, tmp_path_factory.mktemp("sites"), 0)
+    return folder
+
+
+@pytest.fixture
+def folder(untouched, tmp_path):
+    """A copy of that folder, for one test alone."""
+    return Path(shutil.copytree(untouched, tmp_path / "site"))
