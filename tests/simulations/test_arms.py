@@ -13,7 +13,10 @@ POOL = Path("/pool")
 
 @pytest.fixture(scope="module")
 def config():
-    return load(SimulationConfig, compose("simulation", ["federation.sites=3", "federation.rounds=4"]))
+    return load(
+        SimulationConfig,
+        compose("simulation", ["federation.sites=3", "federation.rounds=4", "federation.local_steps=50"]),
+    )
 
 
 def steps(federation):
