@@ -1,5 +1,8 @@
 """The ClientApp: three actions of the protocol, each answered by one function of the site's side."""
 
+from typing import Any
+
+import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -7,7 +10,11 @@ from client.faults import answer_faults
 from client.finetune import evaluate_vqa, finetune_site
 from client.pretrain import pretrain_site
 from client.site import open_site
+from protocol.errors import MessageError
+from protocol.messages import Order
 from protocol.records import order_from_record, to_record
+
+Arrays = dict[str, np.ndarray[Any, Any]]
 
 app = ClientApp(mods=[answer_faults])
 
@@ -15,7 +22,7 @@ app = ClientApp(mods=[answer_faults])
 @app.train("pretrain")
 def pretrain(message: Message, context: Context) -> Message:
     """Train on the site's captions; the difference to the weights that came leaves."""
-    order, base = order_from_record(message.content)
+    order, base = read_order(message)
     report, update = pretrain_site(order, base, open_site(context))
     return Message(to_record(report, update), reply_to=message)
 
@@ -23,12 +30,24 @@ def pretrain(message: Message, context: Context) -> Message:
 @app.train("finetune")
 def finetune(message: Message, context: Context) -> Message:
     """Fine-tune and evaluate on the site's questions; only metrics leave."""
-    order, base = order_from_record(message.content)
+    order, base = read_order(message)
     return Message(to_record(finetune_site(order, base, open_site(context))), reply_to=message)
 
 
 @app.evaluate("vqa")
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the site's own fine-tuned model again; only metrics leave."""
-    order, base = order_from_record(message.content)
+    order, base = read_order(message)
     return Message(to_record(evaluate_vqa(order, base, open_site(context))), reply_to=message)
+
+
+def read_order(message: Message) -> tuple[Order, Arrays]:
+    """The order in a message and the weights beside it.
+
+    Raises:
+        ProtocolError: the message holds no valid order, or one for another action than its type says.
+    """
+    order, base = order_from_record(message.content)
+    if order.action != message.metadata.message_type:
+        raise MessageError(f"an order to {order.action} came in a message of type {message.metadata.message_type}")
+    return order, base

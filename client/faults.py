@@ -9,6 +9,7 @@ from flwr.app import Context, Message
 from client.site import site_log
 from configs.loader import ConfigurationError
 from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError
+from mumc_model.train import DivergedError
 from protocol.errors import ProtocolError
 from protocol.messages import Refusal
 from protocol.records import to_record
@@ -18,6 +19,7 @@ CallNext = Callable[[Message, Context], Message]
 _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str], ...] = (
     (DataError, "data", "the site's data cannot be used"),
     ((ConfigError, ConfigurationError), "configuration", "the run and the site's configuration do not fit"),
+    (DivergedError, "diverged", "the loss is no longer a number; lower the learning rate"),
     (DeviceError, "device", "the device that the site names is not there"),
     (CheckpointError, "weights", "the weights do not fit the model"),
     (torch.OutOfMemoryError, "out_of_memory", "the device's memory does not suffice"),

@@ -72,7 +72,7 @@ def site_log(context: Context) -> logging.Logger:
         folder = site_root(context) / "state"
         log = logging.getLogger(f"fedmumc.site.{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}")
         if not log.handlers:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             handler = RotatingFileHandler(folder / "site.log", maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             log.addHandler(handler)

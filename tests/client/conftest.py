@@ -71,10 +71,10 @@ class Server:
     def named(self, update: Packed) -> Packed:
         return unpack(update, self.schema)
 
-    def ask(self, folder: Path, order: Order, base: Packed | None = None) -> Answer:
+    def ask(self, folder: Path, order: Order, base: Packed | None = None, message_type: str = "") -> Answer:
         """The answer of the installed ClientApp at the site in the folder."""
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-        message = Message(to_record(order, self.base if base is None else base), 101, order.action)
+        message = Message(to_record(order, self.base if base is None else base), 101, message_type or order.action)
         message.metadata.__dict__["_message_id"] = "message-1"
         node = {"site": str(folder)}
         reply = app(message, Context(run_id=1, node_id=101, node_config=node, state=RecordDict(), run_config={}))

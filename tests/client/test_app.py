@@ -161,3 +161,13 @@ def test_a_name_that_no_report_may_carry_is_refused_before_any_work(server, plac
     spoil_name(place)
     assert server.ask(place, server.pretrain()).message.code == "configuration"
     assert not (place / "state" / "runs").exists()
+
+
+def test_an_order_in_a_message_of_another_type_is_refused(server, place):
+    answer = server.ask(place, server.finetune(), message_type="train.pretrain")
+    assert (answer.message.code, answer.arrays) == ("bad_message", {})
+
+
+def test_a_site_folder_that_is_not_there_is_not_made(server, tmp_path):
+    assert server.ask(tmp_path / "mistyped", server.pretrain()).message.code == "configuration"
+    assert not (tmp_path / "mistyped").exists()

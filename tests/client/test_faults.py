@@ -6,6 +6,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.faults import answer_faults
 from configs.loader import ConfigurationError
 from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError
+from mumc_model.train import DivergedError
 from protocol.errors import StaleError
 from protocol.records import reply_from_record
 
@@ -25,6 +26,7 @@ def order(site):
         (ConfigError(CANARY), "configuration"),
         (ConfigurationError(CANARY), "configuration"),
         (DeviceError(CANARY), "device"),
+        (DivergedError(CANARY), "diverged"),
         (CheckpointError(CANARY), "weights"),
         (StaleError(CANARY), "stale"),
         (torch.OutOfMemoryError(CANARY), "out_of_memory"),
