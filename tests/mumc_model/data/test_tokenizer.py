@@ -12,6 +12,9 @@ from mumc_model.data.tokenizer import SPECIALS, Tokenizer, clean_answer, clean_c
 from mumc_model.errors import ConfigError
 
 GOLDENS = Path(os.environ.get("MUMC_GOLDENS", Path(__file__).parents[4] / "shared" / "goldens"))
+VOCAB = Path(
+    os.environ.get("MUMC_BERT_VOCAB", Path(__file__).parents[4] / "shared" / "vocab" / "bert-base-uncased.vocab.txt")
+)
 needs_goldens = pytest.mark.skipif(not GOLDENS.is_dir(), reason="the reference's recorded goldens are not here")
 CORPUS = ["Is there a large nodule in the left lung?", "large left nodule", "no effusion", "right lung: x-ray"] * 5
 
@@ -41,9 +44,10 @@ def test_caption_ids_agree_with_the_reference_on_the_tiny_vocabulary():
         assert torch.equal(mask_BL, golden["in.attention_mask"])
 
 
-@pytest.mark.skipif("MUMC_BERT_VOCAB" not in os.environ, reason="MUMC_BERT_VOCAB names no bert-base-uncased vocab.txt")
+@needs_goldens
+@pytest.mark.skipif(not VOCAB.is_file(), reason="set MUMC_BERT_VOCAB to the vocab.txt of bert-base-uncased")
 def test_ids_agree_with_the_reference_on_the_vocabulary_of_bert_base_uncased():
-    tokenizer = Tokenizer.from_file(os.environ["MUMC_BERT_VOCAB"])
+    tokenizer = Tokenizer.from_file(VOCAB)
     for case in json.loads((GOLDENS / "text_bert_base_uncased.json").read_text()):
         assert tokenizer.captions([case["s"]], 25)[0][0].tolist() == case["pretrain_ids"]
         assert tokenizer.questions([case["s"]], 25)[0][0].tolist() == case["vqa_question_ids"]
