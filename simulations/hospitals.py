@@ -19,6 +19,8 @@ from simulations.partition import PartitionConfig, partition
 
 Note = Callable[[str], None]
 
+_SPLITS = "partition=alike, dirichlet, modality, organ or size"
+
 
 def prepare(config: SimulationConfig, seed: int, folder: Path, note: Note = lambda text: None) -> list[Path]:
     """The site folders of one seed's hospitals under `folder`, written from the configured source.
@@ -27,20 +29,21 @@ def prepare(config: SimulationConfig, seed: int, folder: Path, note: Note = lamb
         ConfigurationError: the source and the partition do not go together.
         DataError: the source cannot be read.
     """
-    count = config.run.federation.sites
-    given = _given(config.source, count, seed, folder, note)
-    if config.partition.scheme != "given":
-        note(f"splitting patients over {count} hospitals: {config.partition.scheme}")
-        rng = np.random.default_rng([seed, 0x5917])
-        given = _split([read_site(path) for path in given], count, config.partition, rng, folder / "sites")
-    elif len(given) != count:
+    count, source, split = config.run.federation.sites, config.source, config.partition
+    if source.kind == "public":
+        hospitals = _deal_out(_public(source, folder, note), count, split, seed, folder, note)
+    else:
+        hospitals = _given(source, count, seed, folder, note)
+        if split.scheme != "given":
+            hospitals = _deal_out([read_site(path) for path in hospitals], count, split, seed, folder, note)
+    if len(hospitals) != count:
         raise ConfigurationError(
-            f"the source has {len(given)} hospitals and federation.sites is {count}; set federation.sites={len(given)}"
-            ", or have the patients dealt out with partition=alike, dirichlet, modality, organ or size"
+            f"the source has {len(hospitals)} hospitals and federation.sites is {count}; set federation.sites="
+            f"{len(hospitals)}, or have the patients dealt out with {_SPLITS}"
         )
-    for path in given:
+    for path in hospitals:
         _configure(path, config)
-    return given
+    return hospitals
 
 
 def pool(hospitals: Sequence[Path], destination: Path, config: SimulationConfig) -> Path:
@@ -56,8 +59,6 @@ def _given(source: SourceConfig, count: int, seed: int, folder: Path, note: Note
     if source.kind == "phantom":
         note(f"drawing {count} synthetic hospitals")
         return write_hospitals(replace(source.phantom, hospitals=count), folder / "sites", seed)
-    if source.kind == "public":
-        return [_import(name, Path(source.path), folder, note) for name in (source.captions, source.questions)]
     root = Path(source.path)
     if (root / "site.yaml").is_file():
         return [root]
@@ -65,6 +66,14 @@ def _given(source: SourceConfig, count: int, seed: int, folder: Path, note: Note
     if not sites:
         raise ConfigurationError(f"{root} is neither a site folder nor a folder of them; see mumc-site import")
     return sites
+
+
+def _public(source: SourceConfig, folder: Path, note: Note) -> list[SiteData]:
+    """The captions of one public set and the questions of another; what else the two hold is left out."""
+    captions, questions = (
+        read_site(_import(name, Path(source.path), folder, note)) for name in (source.captions, source.questions)
+    )
+    return [replace(captions, vqa=()), replace(questions, captions=())]
 
 
 def _import(name: str, root: Path, folder: Path, note: Note) -> Path:
@@ -80,9 +89,13 @@ def _import(name: str, root: Path, folder: Path, note: Note) -> Path:
     return destination
 
 
-def _split(
-    sites: Sequence[SiteData], count: int, config: PartitionConfig, rng: np.random.Generator, folder: Path
+def _deal_out(
+    sites: Sequence[SiteData], count: int, config: PartitionConfig, seed: int, folder: Path, note: Note
 ) -> list[Path]:
+    if config.scheme == "given":
+        raise ConfigurationError(f"public sets come without hospitals; say how to split their patients: {_SPLITS}")
+    note(f"splitting patients over {count} hospitals: {config.scheme}")
+    rng = np.random.default_rng([seed, 0x5917])
     captions = [(site, record) for site in sites for record in site.captions]
     questions = [(site, record) for site in sites for record in site.vqa]
     archived = {_patient(site, record) for site, record in captions}
@@ -95,7 +108,7 @@ def _split(
         home = _deal(sorted(archived | asked_only), labels, count, config, rng)
     paths = []
     for index in range(count):
-        path = folder / f"hospital-{index + 1}"
+        path = folder / "sites" / f"hospital-{index + 1}"
         own_captions = [pair for pair in captions if home[_patient(*pair)] == index]
         own_questions = [pair for pair in questions if home[_patient(*pair)] == index]
         _write(path, path.name, own_captions, own_questions, _common_unit(sites))
