@@ -51,7 +51,7 @@ def test_public_sets_are_imported_once_for_all_seeds(public, tmp_path):
 
 
 def test_public_sets_must_be_split(public, tmp_path):
-    with pytest.raises(ConfigurationError, match="public sets come without hospitals.*partition=alike"):
+    with pytest.raises(ConfigurationError, match=r"public sets come without hospitals.*partition=alike"):
         prepare(replace(public, partition=PartitionConfig()), 0, tmp_path / "run" / "seed-0")
 
 
