@@ -185,7 +185,8 @@ def _case(config: SimulationConfig) -> str:
     source, split, sites = config.source, config.partition, config.run.federation.sites
     if source.kind == "phantom":
         hospitals = f"{sites} synthetic hospitals of unlikeness {source.phantom.unlike:g}"
-        asked = "questions drawn alike at all" if source.phantom.question_mix == "uniform" else "questions as skewed"
+        uniform = source.phantom.question_mix == "uniform"
+        asked = "asked about alike" if uniform else "each asked about its own kind of images"
         return f"{hospitals}, {source.phantom.images} captioned images each, {asked}"
     names = (
         f"{source.captions} captions and {source.questions} questions" if source.kind == "public" else "site folders"

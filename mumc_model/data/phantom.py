@@ -32,7 +32,7 @@ class PhantomConfig:
     """How many synthetic hospitals there are, how large they are, and how unlike one another."""
 
     hospitals: int = 4
-    images: int = 150
+    images: int = 50
     """Images with captions at each hospital; none of them is asked about."""
     captions_per_image: int = 2
     train_questions: int = 150
