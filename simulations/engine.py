@@ -109,6 +109,8 @@ class Workers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            if process.stdin:
+                process.stdin.close()
         self._log.close()
 
     def _start(self) -> Connection:
@@ -119,7 +121,7 @@ class Workers:
             command,
             pass_fds=[theirs.fileno()],
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
         )

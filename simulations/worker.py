@@ -1,10 +1,12 @@
 """A worker process of the local engine: messages in, replies out, as protobuf bytes over a pipe.
 
 Started as `python -m simulations.worker FD THREADS`. Bytes and not pickles: what crosses a process boundary here is
-what would cross the network in a deployment.
+what would cross the network in a deployment. Its standard input carries nothing; it closes when the parent is gone.
 """
 
+import os
 import sys
+import threading
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -53,5 +55,17 @@ def serve(pipe: Connection, threads: int) -> None:
         pipe.send_bytes(encode(app(message, context))[0])
 
 
+def end_with_parent() -> None:
+    """End this process when its standard input closes, in the middle of a message too: nobody waits for the reply."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True, name="end-with-parent").start()
+
+
 if __name__ == "__main__":
+    end_with_parent()
     serve(Connection(int(sys.argv[1])), int(sys.argv[2]))
