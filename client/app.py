@@ -37,8 +37,10 @@ def finetune(message: Message, context: Context) -> Message:
 @app.evaluate("vqa")
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the site's own fine-tuned model again; only metrics leave."""
-    order, base = read_order(message)
-    return Message(to_record(evaluate_vqa(order, base, open_site(context))), reply_to=message)
+    order, weights = read_order(message)
+    if weights:
+        raise MessageError("an order to evaluate came with weights; the site's own model is what is evaluated")
+    return Message(to_record(evaluate_vqa(order, open_site(context))), reply_to=message)
 
 
 def read_order(message: Message) -> tuple[Order, Arrays]:

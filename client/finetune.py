@@ -63,15 +63,14 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     return report(order, site, len(data.train), metrics)
 
 
-def evaluate_vqa(order: Order, base: Arrays, site: Site) -> Report:
-    """Answer the test questions again with the model that this run's fine-tuning left here.
+def evaluate_vqa(order: Order, site: Site) -> Report:
+    """Answer the test questions again with the model that this run's fine-tuning left here, encoders and all.
 
     Raises:
         DataError: this run has fine-tuned nothing here, or there are no test questions.
         CheckpointError: the kept model is of another recipe or vocabulary.
     """
     recipe, state = load(Recipe, order.recipe, "order.recipe"), site.state(order.run_id)
-    merged_model(order, base, recipe, site)
     data = _vqa_data(site, recipe, order.vocabulary)
     if not len(data.test):
         raise DataError("there are no test questions to answer; import some with split: test")

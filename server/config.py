@@ -29,15 +29,21 @@ class FederationConfig:
     """How long to wait for the expected sites to come online."""
     round_timeout_s: float = 7200.0
     """After this long a silent site has lost the round."""
-    finetune: bool = True
-    """After the last round each site fine-tunes its own answer decoder on the merged weights."""
+    final: Literal["finetune", "evaluate", "none"] = "finetune"
+    """After the last round each site fine-tunes its own answer decoder on the merged weights; or evaluates again the
+    model that the earlier run of this `run_id` left there; or nothing."""
 
     def __post_init__(self) -> None:
         """Refuse a federation that cannot run."""
         _require(self.rounds >= 0, f"federation.rounds is {self.rounds}; choose 0 or more")
         _require(
-            self.rounds > 0 or self.finetune,
-            "federation.rounds is 0 and federation.finetune is false, so there is nothing to do; change one of them",
+            self.rounds > 0 or self.final != "none",
+            "federation.rounds is 0 and federation.final is none, so there is nothing to do; change one of them",
+        )
+        _require(
+            self.rounds == 0 or self.final != "evaluate",
+            f"federation.final is evaluate, which asks for the models of an earlier run, but federation.rounds is "
+            f"{self.rounds}; set it to 0",
         )
         _require(
             self.rounds == 0 or self.local_steps >= 1,
@@ -97,6 +103,10 @@ class RunConfig:
         _require(
             not self.run_id or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.run_id) is not None,
             f"run_id is {self.run_id!r}; use up to 64 letters, digits, dots, hyphens or underscores",
+        )
+        _require(
+            bool(self.run_id) or self.federation.final != "evaluate",
+            "federation.final is evaluate, but no run is named; set run_id to that of the run that fine-tuned",
         )
         _require(
             not (self.initial_weights and (self.init.vision or self.init.text)),

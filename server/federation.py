@@ -1,4 +1,4 @@
-"""A whole run: first weights, rounds, fine-tuning at the sites, result."""
+"""A whole run: first weights, rounds, fine-tuning or evaluation at the sites, result."""
 
 import uuid
 from collections.abc import Callable, Mapping
@@ -34,13 +34,13 @@ class FederationResult:
 
     run_id: str
     weights: Path
-    """The merged weights, by name, in safetensors."""
+    """The merged weights, by name, in safetensors; a run that only evaluates writes none."""
     journal: Path
     result: Path
-    finetune: Mapping[str, Mapping[str, float]]
+    vqa: Mapping[str, Mapping[str, float]]
     """The metrics that each site reports of its own fine-tuned model."""
     refused: Mapping[str, str]
-    """Why a site that was asked to fine-tune did not report, as a code."""
+    """Why a site that was asked for them did not report, as a code."""
 
 
 def run(
@@ -65,16 +65,14 @@ def run(
         nodes = _nodes(grid, config, first=round == 1)
         records.append(strategy.play_round(orders.pretrain(round, strategy.digest), nodes))
         on_round(records[-1])
-    if not records:
-        strategy.save(0)
-    tally = _finetune(grid, config, orders, strategy, first=not records) if config.federation.finetune else Tally()
+    tally = _final(grid, config, orders, strategy, first=not records)
     write_whole(folder / RESULT, result_json(config, run_id, records, tally))
     return FederationResult(
         run_id=run_id,
         weights=folder / WEIGHTS,
         journal=journal.path,
         result=folder / RESULT,
-        finetune={site: report.metrics for site, report in sorted(tally.reports.items())},
+        vqa={site: report.metrics for site, report in sorted(tally.reports.items())},
         refused=tally.refused,
     )
 
@@ -91,26 +89,33 @@ def first_weights(config: RunConfig, recipe: Recipe) -> dict[str, Array]:
     return {name: weight.numpy() for name, weight in shared_weights(model).items()}
 
 
-def _finetune(grid: Grid, config: RunConfig, orders: Orders, strategy: Strategy, *, first: bool) -> Tally:
-    """What the sites report of their fine-tuned models; weights must not come back.
+def _final(grid: Grid, config: RunConfig, orders: Orders, strategy: Strategy, *, first: bool) -> Tally:
+    """What the sites report of their own fine-tuned models; weights must not come back.
 
     Raises:
         FederationError: not one site reports.
     """
-
-    def take(report: Report, arrays: Mapping[str, Array]) -> None:
-        if arrays:
-            raise UnexpectedWeightsError(
-                "a reply to fine-tuning carries metrics only; the answer decoder stays at its site"
-            )
-
-    tally = strategy.ask(orders.finetune(strategy.digest), _nodes(grid, config, first=first), take)
-    if not tally.reports:
-        raise FederationError(
-            f"no site reports a fine-tuned model; lost: {name_lost(tally.refused)}; each site's own log says why. The "
-            f"merged weights lie in {config.output_dir}; go on from them with initial_weights and federation.rounds=0"
+    final = config.federation.final
+    if final == "none":
+        return Tally()
+    if final == "finetune" and first:
+        strategy.save(0)
+    order = orders.finetune(strategy.digest) if final == "finetune" else orders.evaluate(strategy.digest)
+    tally = strategy.ask(order, _nodes(grid, config, first=first), _take_metrics)
+    if tally.reports:
+        return tally
+    lost = f"no site reports a fine-tuned model; lost: {name_lost(tally.refused)}; each site's own log says why"
+    if final == "finetune":
+        lost += (
+            f". The merged weights lie in {config.output_dir}; go on from them with initial_weights and "
+            "federation.rounds=0"
         )
-    return tally
+    raise FederationError(lost)
+
+
+def _take_metrics(report: Report, arrays: Mapping[str, Array]) -> None:
+    if arrays:
+        raise UnexpectedWeightsError("this reply carries metrics only; the answer decoder stays at its site")
 
 
 def _nodes(grid: Grid, config: RunConfig, *, first: bool) -> list[int]:

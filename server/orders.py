@@ -42,6 +42,10 @@ class Orders:
         round = self._config.federation.rounds + 1
         return self._order("train.finetune", round, base_digest, first_step=0, steps=steps, total_steps=steps)
 
+    def evaluate(self, base_digest: str) -> Order:
+        """What a site is asked that shall answer its test questions again; no weights need travel beside."""
+        return self._order("evaluate.vqa", 1, base_digest, first_step=0, steps=0, total_steps=0)
+
     def _order(
         self, action: str, round: int, base_digest: str, *, first_step: int, steps: int, total_steps: int
     ) -> Order:

@@ -55,7 +55,7 @@ def result_json(config: RunConfig, run_id: str, records: Sequence[RoundRecord], 
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
         "rounds": len(records),
-        "finetune": {
+        "vqa": {
             "sites": sites,
             "refused": tally.refused,
             "bytes_up": tally.bytes_up,

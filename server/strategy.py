@@ -143,7 +143,7 @@ class Strategy:
 
     def _replies(self, order: Order, nodes: Sequence[int], tally: Tally) -> Iterator[Reply]:
         """The replies as they arrive, their bytes counted."""
-        base = arrays_to_record(self.packed)
+        base = arrays_to_record({} if order.action == "evaluate.vqa" else self.packed)
 
         def content() -> RecordDict:
             record = to_record(order, base)

@@ -7,6 +7,7 @@ federation whose only site holds every archive, with as many steps a round as al
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from server.config import RunConfig
 from simulations.config import Arm, SimulationConfig
@@ -25,7 +26,7 @@ class Federation:
     @property
     def replies(self) -> int:
         """How many replies the run takes: one a site and round, and one a site that fine-tunes."""
-        return len(self.sites) * (self.run.federation.rounds + self.run.federation.finetune)
+        return len(self.sites) * (self.run.federation.rounds + (self.run.federation.final != "none"))
 
 
 Stage = list[Federation]
@@ -47,7 +48,7 @@ def plan(
     if arm == "federated":
         return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
     steps = base.federation.local_steps * len(hospitals)
-    pretrain = _federation(arm, [pool], base, out, f"{arm}-pool", rounds=rounds, local_steps=steps, finetune=False)
+    pretrain = _federation(arm, [pool], base, out, f"{arm}-pool", rounds=rounds, local_steps=steps, final="none")
     weights = str(Path(pretrain.run.output_dir) / "weights.safetensors")
     finetune = _federation(arm, hospitals, replace(base, initial_weights=weights), out, arm, rounds=0)
     return [[pretrain], [replace(finetune, after=pretrain)]]
@@ -62,7 +63,7 @@ def _federation(
     *,
     rounds: int,
     local_steps: int | None = None,
-    finetune: bool | None = None,
+    final: Literal["finetune", "none"] = "finetune",
 ) -> Federation:
     federation = replace(
         run.federation,
@@ -70,7 +71,7 @@ def _federation(
         sites=len(sites),
         min_sites=min(run.federation.min_sites, len(sites)),
         local_steps=run.federation.local_steps if local_steps is None else local_steps,
-        finetune=run.federation.finetune if finetune is None else finetune,
+        final=final,
     )
     run = replace(run, run_id=name, output_dir=str(out / name), federation=federation)
     return Federation(arm=arm, sites=tuple(sites), run=run)

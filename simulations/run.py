@@ -134,8 +134,8 @@ class _Seed:
         for federation in (f for stage in stages for f in stage):
             folder = Path(federation.run.output_dir)
             lines = [json.loads(line) for line in _lines(folder / "journal.jsonl")]
-            finetune = json.loads((folder / "result.json").read_text(encoding="utf-8"))["finetune"]
-            moved = [*lines, finetune] if arm == "federated" else []  # the other arms cross no network
+            vqa = json.loads((folder / "result.json").read_text(encoding="utf-8"))["vqa"]
+            moved = [*lines, vqa] if arm == "federated" else []  # the other arms cross no network
             self.training.append(
                 Training(
                     arm=arm,
@@ -147,7 +147,7 @@ class _Seed:
                     wall_s=sum(line["seconds"] for line in lines),
                 )
             )
-            if federation.run.federation.finetune:
+            if federation.run.federation.final == "finetune":
                 for path in federation.sites:
                     rows = RunState.of(path, federation.run.run_id).rows("test")
                     self.results.append(ArmResult(arm=arm, seed=self._seed, site=path.name, rows=rows))

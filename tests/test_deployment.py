@@ -115,7 +115,7 @@ def test_a_deployment_merges_every_round_and_every_site_fine_tunes(deployed):
     rounds = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
     assert [(line["round"], line["sites_merged"], line["refused"]) for line in rounds] == [(1, 2, {}), (2, 2, {})]
     assert printed.count("sites 2/2") == 2
-    sites = json.loads((out / "result.json").read_text())["finetune"]["sites"]
+    sites = json.loads((out / "result.json").read_text())["vqa"]["sites"]
     assert sorted(sites) == ["hospital-1", "hospital-2"]
     assert all(site["metrics"]["tested"] == 12 for site in sites.values())
 

@@ -66,7 +66,7 @@ class Server:
         return self._orders.finetune(digest(self.base, self.schema))
 
     def evaluate(self) -> Order:
-        return dataclasses.replace(self.finetune(), action="evaluate.vqa")
+        return self._orders.evaluate(digest(self.base, self.schema))
 
     def named(self, update: Packed) -> Packed:
         return unpack(update, self.schema)
@@ -74,7 +74,9 @@ class Server:
     def ask(self, folder: Path, order: Order, base: Packed | None = None, message_type: str = "") -> Answer:
         """The answer of the installed ClientApp at the site in the folder."""
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-        message = Message(to_record(order, self.base if base is None else base), 101, message_type or order.action)
+        if base is None:
+            base = {} if order.action == "evaluate.vqa" else self.base
+        message = Message(to_record(order, base), 101, message_type or order.action)
         message.metadata.__dict__["_message_id"] = "message-1"
         node = {"site": str(folder)}
         reply = app(message, Context(run_id=1, node_id=101, node_config=node, state=RecordDict(), run_config={}))

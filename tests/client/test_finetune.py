@@ -92,10 +92,13 @@ def test_fine_tuning_begins_with_the_heads_of_the_last_round(server, folder, fin
     assert fresh["text_decoder.cls.predictions.bias"].abs().max() < 0.1
 
 
-@pytest.mark.parametrize("action", ["finetune", "evaluate"])
-def test_weights_that_are_not_those_of_the_order_are_refused(server, folder, action):
+def test_weights_that_are_not_those_of_the_order_are_refused(server, folder):
     other = {dtype: flat + 1 for dtype, flat in server.base.items()}
-    assert server.ask(folder, getattr(server, action)(), other).message.code == "stale"
+    assert server.ask(folder, server.finetune(), other).message.code == "stale"
+
+
+def test_weights_beside_an_order_to_evaluate_are_refused(server, folder):
+    assert server.ask(folder, server.evaluate(), server.base).message.code == "bad_message"
 
 
 def test_evaluating_before_fine_tuning_is_refused_with_the_code_of_the_data(server, folder):

@@ -113,7 +113,7 @@ def site(name: str, shift: float, examples: int = 10, loss: float = 2.0) -> Node
 
     def answer(order: Order, base: Packed) -> RecordDict:
         told = report(order, site=name, examples=examples, metrics={"total": loss})
-        if order.action == "train.finetune":
+        if order.action != "train.pretrain":
             return to_record(replace(told, metrics={"overall.accuracy": shift / 10}))
         return to_record(told, difference(order, base, shift))
 

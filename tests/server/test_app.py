@@ -34,7 +34,7 @@ def context(**values) -> Context:
 def test_the_app_plays_the_run_that_run_json_describes(tmp_path):
     grid = FakeGrid({11: site("north", 1.0), 12: site("south", 2.0)})
     app(grid, context(**{"run-json": json.dumps(dump(configured(tmp_path))), "hydra-overrides": ""}))
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["finetune"]["sites"].keys() == {"north", "south"}
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["vqa"]["sites"].keys() == {"north", "south"}
 
 
 def test_run_json_gives_back_the_run_it_was_made_from(tmp_path):

@@ -39,7 +39,7 @@ def configured(tmp_path):
         fields = {"rounds": 1, "local_steps": 5, "sites": 3, "min_sites": 2, "wait_s": 0.05, "round_timeout_s": 5.0}
         return RunConfig(
             **{"recipe": RECIPE, **rest},
-            federation=FederationConfig(**{**fields, "finetune": False, **changes}),
+            federation=FederationConfig(**{**fields, "final": "none", **changes}),
             vocabulary=str(vocabulary),
             strategy=strategy or StrategyConfig(),
             output_dir=str(tmp_path / folder),
@@ -85,7 +85,7 @@ def test_the_journal_says_what_was_merged(configured):
 
 def test_every_site_gets_the_same_order_and_steps_go_on_over_the_rounds(configured):
     grid = FakeGrid({11: NORTH, 12: SOUTH, 13: EAST})
-    result = federation.run(grid, configured(rounds=2, finetune=True))
+    result = federation.run(grid, configured(rounds=2, final="finetune"))
     by_round = [[order for _, order in grid.orders if order.round == n] for n in (1, 2, 3)]
     assert all(order == orders[0] for orders in by_round for order in orders)
     orders = [orders[0] for orders in by_round]
@@ -253,13 +253,13 @@ def test_fine_tuning_gathers_the_metrics_of_each_site(configured):
         return EAST(order, base) if order.action == "train.pretrain" else to_record(Refusal(code="data", text=""))
 
     grid = FakeGrid({11: NORTH, 12: SOUTH, 13: fails_to_finetune})
-    result = federation.run(grid, configured(finetune=True))
-    assert result.finetune == {"north": {"overall.accuracy": 0.1}, "south": {"overall.accuracy": 0.2}}
+    result = federation.run(grid, configured(final="finetune"))
+    assert result.vqa == {"north": {"overall.accuracy": 0.1}, "south": {"overall.accuracy": 0.2}}
     assert result.refused == {"east": "data"}
     written = json.loads(result.result.read_text())
     assert (written["schema_version"], written["run_id"], written["rounds"]) == (1, result.run_id, 1)
-    assert written["finetune"]["sites"]["south"] == {"examples": 30, "metrics": {"overall.accuracy": 0.2}}
-    assert written["finetune"]["refused"] == {"east": "data"}
+    assert written["vqa"]["sites"]["south"] == {"examples": 30, "metrics": {"overall.accuracy": 0.2}}
+    assert written["vqa"]["refused"] == {"east": "data"}
     assert {c["metric"] for c in written["cells"]} == {"loss.total", "overall.accuracy"}
     assert all(set(c) == {"factors", "metric", "value", "ci95", "n", "seed"} for c in written["cells"])
 
@@ -271,7 +271,7 @@ def test_fine_tuning_orders_carry_the_merged_weights(configured):
         seen.append(base["float32"].copy())
         return NORTH(order, base)
 
-    result = federation.run(FakeGrid({11: keeps_base, 12: SOUTH}), configured(finetune=True))
+    result = federation.run(FakeGrid({11: keeps_base, 12: SOUTH}), configured(final="finetune"))
     merged = flat(load_arrays(result.weights))
     assert seen[-1].tobytes() == merged.tobytes() != seen[0].tobytes()
 
@@ -280,25 +280,25 @@ def test_weights_that_come_back_from_fine_tuning_are_refused(configured):
     def sends_weights(order, base):
         return to_record(report(order, site="west"), difference(order, base, 1.0))
 
-    result = federation.run(FakeGrid({10: sends_weights, 11: NORTH, 12: SOUTH}), configured(rounds=0, finetune=True))
+    result = federation.run(FakeGrid({10: sends_weights, 11: NORTH, 12: SOUTH}), configured(rounds=0, final="finetune"))
     assert result.refused == {"west": "unexpected_weights"}
 
 
 def test_fine_tuning_that_nobody_finishes_is_an_error_that_names_the_sites(configured):
     refuses = FAULTS["a refusal"][0]
     with pytest.raises(FederationError, match=r"no site reports .*0b \(data\), .*0c \(data\)"):
-        federation.run(FakeGrid({11: refuses, 12: refuses}), configured(rounds=0, finetune=True))
+        federation.run(FakeGrid({11: refuses, 12: refuses}), configured(rounds=0, final="finetune"))
 
 
 def test_a_run_without_rounds_fine_tunes_from_the_weights_of_an_earlier_one(configured):
     nodes = {11: NORTH, 12: SOUTH, 13: EAST}
     earlier = federation.run(FakeGrid(nodes), configured("earlier"))
     grid = FakeGrid(nodes)
-    later = federation.run(grid, configured("later", rounds=0, finetune=True, initial_weights=str(earlier.weights)))
+    later = federation.run(grid, configured("later", rounds=0, final="finetune", initial_weights=str(earlier.weights)))
     assert flat(load_arrays(later.weights)).tobytes() == flat(load_arrays(earlier.weights)).tobytes()
     assert {order.action for _, order in grid.orders} == {"train.finetune"}
     assert not later.journal.exists()
-    assert len(later.finetune) == 3
+    assert len(later.vqa) == 3
 
 
 def test_weights_of_another_model_are_refused_before_any_site_is_asked(configured):
@@ -369,3 +369,32 @@ def test_the_rounds_seed_depends_on_the_runs_seed_and_the_round_alone():
     assert len(set(seeds.values())) == len(seeds)
     assert all(0 <= value < 2**63 for value in seeds.values())
     assert round_seed(3, 1) == 2336799598420535308
+
+
+def test_a_run_that_evaluates_sends_no_weights_and_writes_none(configured):
+    sent = []
+
+    def looks(order, base):
+        sent.append(base)
+        return NORTH(order, base)
+
+    grid = FakeGrid({11: looks, 12: SOUTH})
+    result = federation.run(grid, configured(rounds=0, final="evaluate", run_id="earlier"))
+    assert [order.action for _, order in grid.orders] == ["evaluate.vqa"] * 2
+    assert {order.run_id for _, order in grid.orders} == {"earlier"}
+    assert sent == [{}]
+    assert result.vqa == {"north": {"overall.accuracy": 0.1}, "south": {"overall.accuracy": 0.2}}
+    assert result.result.exists()
+    assert not result.weights.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounds": 1, "run_id": "earlier"}, "federation.rounds is 1; set it to 0"),
+        ({"rounds": 0}, "no run is named; set run_id"),
+    ],
+)
+def test_an_evaluation_names_the_run_and_trains_nothing(configured, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        configured(final="evaluate", **changes)

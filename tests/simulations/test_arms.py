@@ -32,7 +32,7 @@ def test_every_pre_trained_arm_takes_the_same_number_of_steps(config, arm):
 @pytest.mark.parametrize("arm", ["scratch", "local", "federated", "centralised"])
 def test_every_arm_fine_tunes_every_hospital_exactly_once(config, arm):
     stages = plan(arm, config, 7, HOSPITALS, POOL, Path("/out"))
-    fine_tuned = [path for stage in stages for f in stage if f.run.federation.finetune for path in f.sites]
+    fine_tuned = [path for stage in stages for f in stage if f.run.federation.final == "finetune" for path in f.sites]
     assert sorted(fine_tuned) == HOSPITALS
 
 

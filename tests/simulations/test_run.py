@@ -1,15 +1,19 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
 
+import server.federation
 from client.state import RunState
 from configs.loader import load
 from mumc_model.checkpoint import load_weights
 from server.journal import read_journal
 from simulations.config import SimulationConfig
+from simulations.engine import InProcess
+from simulations.grid import LocalGrid
 from simulations.report import read_report, write_report
 from simulations.run import simulate
 
@@ -127,6 +131,25 @@ def test_another_seed_draws_other_hospitals_and_weights(alone):
     study, out = alone
     assert (out / WEIGHTS.format(0)).read_bytes() != (out / WEIGHTS.format(1)).read_bytes()
     assert answers(study, 0) != answers(study, 1)
+
+
+def test_sites_answer_again_with_the_models_that_an_earlier_run_left(alone, tmp_path):
+    study, out = alone
+    sites = {101 + i: path for i, path in enumerate(sorted((out / "seed-1" / "sites").iterdir()))}
+    states = [RunState.of(path, "federated") for path in sites.values()]
+    before = [state.rows("test") for state in states]
+    for state in states:
+        state.keep_rows("test", [])
+    engine = InProcess(threads=1)
+    run = load(SimulationConfig, study.config).run
+    federation = replace(run.federation, rounds=0, final="evaluate")
+    evaluate = replace(run, federation=federation, run_id="federated", output_dir=str(tmp_path / "again"))
+    try:
+        result = server.federation.run(LocalGrid(sites, engine), evaluate)
+    finally:
+        engine.close()
+    assert result.refused == {}
+    assert [state.rows("test") for state in states] == before
 
 
 @pytest.mark.e2e
