@@ -86,18 +86,24 @@ def deployed(hospitals, tmp_path_factory):
         for number, (site, port) in enumerate(zip(hospitals("sites"), ports[1:], strict=True)):
             node = ("flower-supernode", "--insecure", "--superlink", address, "--port", str(port))
             start(f"supernode-{number}", *node, "--node-config", f'site="{site}"')
-        overrides = f"{RUN} output_dir={place / 'out'}"
-        done = subprocess.run(
-            [str(BIN / "flwr"), "run", str(app), "loop", "--stream", "--run-config", f'hydra-overrides="{overrides}"'],
-            env=environment,
-            cwd=place,
-            capture_output=True,
-            text=True,
-            timeout=280,
-        )
-        logs = {path.name: path.read_text(errors="replace")[-2000:] for path in place.glob("*.log")}
-        assert (place / "out" / "result.json").is_file(), f"{done.stdout}\n{done.stderr}\n{logs}"
-        return place / "out", done.stdout
+
+        def run(folder, *overrides):
+            line = " ".join([*overrides, f"output_dir={folder}"])
+            done = subprocess.run(
+                [str(BIN / "flwr"), "run", str(app), "loop", "--stream", "--run-config", f'hydra-overrides="{line}"'],
+                env=environment,
+                cwd=place,
+                capture_output=True,
+                text=True,
+                timeout=280,
+            )
+            logs = {path.name: path.read_text(errors="replace")[-2000:] for path in place.glob("*.log")}
+            assert (folder / "result.json").is_file(), f"{done.stdout}\n{done.stderr}\n{logs}"
+            return done.stdout
+
+        printed = run(place / "out", RUN)
+        run(place / "again", RUN, "federation.rounds=0", "federation.final=evaluate")
+        return place, printed
     finally:
         for process in processes:
             os.killpg(process.pid, signal.SIGTERM)
@@ -111,13 +117,21 @@ def deployed(hospitals, tmp_path_factory):
 
 @pytest.mark.e2e
 def test_a_deployment_merges_every_round_and_every_site_fine_tunes(deployed):
-    out, printed = deployed
+    out, printed = deployed[0] / "out", deployed[1]
     rounds = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
     assert [(line["round"], line["sites_merged"], line["refused"]) for line in rounds] == [(1, 2, {}), (2, 2, {})]
     assert printed.count("sites 2/2") == 2
-    sites = json.loads((out / "result.json").read_text())["vqa"]["sites"]
+    sites = metrics(out)
     assert sorted(sites) == ["hospital-1", "hospital-2"]
-    assert all(site["metrics"]["tested"] == 12 for site in sites.values())
+    assert all(site["tested"] == 12 for site in sites.values())
+
+
+@pytest.mark.e2e
+def test_a_later_run_finds_the_models_that_the_sites_kept(deployed):
+    place, _ = deployed
+    asked = ("accuracy", "tested")
+    kept, again = metrics(place / "out"), metrics(place / "again")
+    assert again == {site: {name: kept[site][name] for name in asked} for site in kept}
 
 
 @pytest.mark.e2e
@@ -129,8 +143,13 @@ def test_a_deployment_gives_the_weights_that_a_simulation_gives(deployed, hospit
         simulated = load_weights(federation.run(LocalGrid(sites, engine), config).weights)
     finally:
         engine.close()
-    real = load_weights(deployed[0] / "weights.safetensors")
+    real = load_weights(deployed[0] / "out" / "weights.safetensors")
     torch.testing.assert_close(real, simulated, rtol=0, atol=1e-5)
+
+
+def metrics(out):
+    sites = json.loads((out / "result.json").read_text())["vqa"]["sites"]
+    return {site: told["metrics"] for site, told in sites.items()}
 
 
 def free_ports(count):
