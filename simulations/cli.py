@@ -70,11 +70,12 @@ def _run_all(jobs: list[list[str]]) -> None:
 
 
 def main() -> None:
-    """Run the command line; a wrong configuration is one line, not a traceback."""
+    """Run the command line; what was foreseen ends in one line and exit code 2, not in a traceback."""
     from mumc_model.errors import MumcError
+    from server.errors import ServerError
 
     try:
         app()
-    except (ConfigurationError, MumcError) as error:
+    except (ConfigurationError, MumcError, ServerError) as error:
         print(f"mumc-sim: {error}", file=sys.stderr)
         sys.exit(2)

@@ -45,7 +45,10 @@ class Engine(Protocol):
         """The reply to come."""
 
     def close(self) -> None:
-        """End every worker."""
+        """End every worker once nothing is asked of it any more."""
+
+    def abandon(self) -> None:
+        """Take no more messages and end what can be ended now; whoever waits for a reply gets an error."""
 
 
 def open_engine(config: EngineConfig, log: Path) -> Engine:
@@ -80,6 +83,10 @@ class InProcess:
         """Wait for the client at work."""
         self._pool.shutdown(cancel_futures=True)
 
+    def abandon(self) -> None:
+        """Start no further client; the one at work cannot be stopped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
 
 class Workers:
     """Several worker processes; a free one takes the next message, whichever site it is for."""
@@ -88,6 +95,7 @@ class Workers:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log.open("ab")
         self._threads = threads
+        self._abandoned = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         for _ in range(workers):
@@ -113,6 +121,13 @@ class Workers:
                 process.stdin.close()
         self._log.close()
 
+    def abandon(self) -> None:
+        """Kill the workers."""
+        self._abandoned = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in self._processes:
+            process.kill()
+
     def _start(self) -> Connection:
         ours, theirs = Pipe()
         command = [sys.executable, "-m", "simulations.worker", str(theirs.fileno()), str(self._threads)]
@@ -124,6 +139,7 @@ class Workers:
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
+            start_new_session=True,  # Ctrl-C is for the parent, which knows how to end a run
         )
         self._processes.append(process)
         theirs.close()
@@ -137,7 +153,8 @@ class Workers:
             reply = decode_message(pipe.recv_bytes())
         except (EOFError, OSError) as error:
             pipe.close()
-            self._idle.put(self._start())
+            if not self._abandoned:
+                self._idle.put(self._start())
             raise WorkerError(f"a worker process ended at work; its last words are in {self._log.name}") from error
         except BaseException:
             self._idle.put(pipe)
@@ -171,3 +188,7 @@ class RayEngine:
         """End the actors and leave the cluster."""
         self._pool.shutdown(cancel_futures=True)
         self._backend.terminate()
+
+    def abandon(self) -> None:
+        """Start no further client; `close` ends the actors."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
 
     Raises:
         ConfigurationError: the configuration cannot be run.
-        FederationError: a run lost too many sites; what was written until then stays.
+        FederationError: a run lost too many sites; the other arms end too, and what was written until then stays.
     """
     started = time.monotonic()
     out = _new_folder(Path(config.output_root), config.name)
@@ -51,6 +51,11 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
                 results += found.results
                 questions += found.questions
                 training += found.training
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped without a report; what was finished until then stays in {out}", highlight=False, soft_wrap=True
+        )
+        raise
     finally:
         engine.close()
     study = Study(
@@ -90,8 +95,13 @@ class _Seed:
         # The longest chain of work starts first: the pooled archive trains on one worker only.
         ordered = sorted(plans, key=lambda arm: arm != "centralised")
         with ThreadPoolExecutor(len(ordered)) as threads:
-            for future in [threads.submit(self._run_arm, arm, plans[arm]) for arm in ordered]:
-                future.result()
+            try:
+                for future in as_completed([threads.submit(self._run_arm, arm, plans[arm]) for arm in ordered]):
+                    future.result()
+            except BaseException:
+                # An arm failed, or somebody pressed Ctrl-C: the others would go on for as long as their runs take.
+                self._engine.abandon()
+                raise
         for arm in self._config.arms:
             self._collect(arm, plans[arm])
 
