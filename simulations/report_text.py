@@ -55,8 +55,8 @@ def points_text(difference: Values) -> str:
 
 
 def megabytes(count: int) -> str:
-    """Bytes as MB of a million bytes."""
-    return f"{count / 1e6:,.1f}" if count else "0"
+    """Bytes as MB of a million bytes; from a thousand on without decimals."""
+    return f"{count / 1e6:,.{1 if count < 1e9 else 0}f}" if count else "0"
 
 
 def duration(seconds: float) -> str:
