@@ -41,9 +41,9 @@ def import_set(
             console.print(f"{name:<14}{(importer.__doc__ or '').strip().splitlines()[0]}", highlight=False)
         return
     if kind not in IMPORTERS:
-        from configs.loader import ConfigurationError, unknown_key
+        from configs.loader import ConfigurationError, nearest
 
-        raise ConfigurationError(unknown_key(kind, kind, IMPORTERS))
+        raise ConfigurationError(f"no importer is called '{kind}'; {nearest(kind, IMPORTERS)}")
     with Progress(
         TextColumn(kind), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
     ) as progress:

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from configs.loader import ConfigurationError, unknown_key
+from configs.loader import ConfigurationError, nearest, unknown_key
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -61,7 +61,7 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
         key, _, value = override.lstrip("+~").partition("=")
         if (FOLDER / key).is_dir():
             if value and value not in options(key) and "," not in value:
-                return unknown_key(f"{key}={value}", value, options(key))
+                return f"no {key} is called '{value}'; {nearest(value, options(key))}"
         elif key and key not in known and not override.startswith("+"):
             return unknown_key(key, key, known)
     return str(error)

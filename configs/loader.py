@@ -51,10 +51,14 @@ def dump(instance: Any) -> Any:
 
 def unknown_key(where: str, key: str, known: Iterable[str]) -> str:
     """The message for a key that nobody reads, with the nearest known one."""
+    return f"unknown key '{where}'; {nearest(key, known)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is not known: the one that was meant, or all that there are."""
     known = sorted(known)
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known) or 'none'}"
-    return f"unknown key '{where}'; {hint}"
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known) or 'none'}"
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

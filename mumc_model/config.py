@@ -18,6 +18,12 @@ def _require_share(name: str, value: float) -> None:
     _require(0.0 <= value <= 1.0, f"{name} is {value}, but it is a share: choose it between 0 and 1")
 
 
+def _require_at_least(least: float, section: str, settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        _require(value >= least, f"{section}.{name} is {value}; choose {least:g} or more")
+
+
 STEM_GROUP = 8
 """Channels that a convolutional stem normalises together."""
 
@@ -42,15 +48,18 @@ class VisionConfig:
     """`sincos` is fixed in pre-training, as in the paper; `learned` is trained."""
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not divide."""
+        """Refuse shapes that cannot be or do not divide."""
+        _require_at_least(1, "model.vision", self, "image_size", "patch_size", "width", "depth", "heads", "mlp_ratio")
         _require(
             self.image_size % self.patch_size == 0,
-            f"vision.image_size {self.image_size} is not a multiple of vision.patch_size {self.patch_size}",
+            f"model.vision.image_size {self.image_size} is not a multiple of vision.patch_size {self.patch_size}",
         )
-        _require(self.width % self.heads == 0, f"vision.width {self.width} is not a multiple of {self.heads} heads")
+        _require(
+            self.width % self.heads == 0, f"model.vision.width {self.width} is not a multiple of {self.heads} heads"
+        )
         _require(
             self.pos_embed == "learned" or self.width % 4 == 0,
-            f"vision.pos_embed=sincos needs a width that is a multiple of 4, not {self.width}",
+            f"model.vision.pos_embed=sincos needs a width that is a multiple of 4, not {self.width}",
         )
         if self.stem == "conv":
             self._check_stem()
@@ -58,14 +67,14 @@ class VisionConfig:
     def _check_stem(self) -> None:
         _require(
             self.patch_size > 1 and self.patch_size & (self.patch_size - 1) == 0,
-            f"vision.stem=conv halves the image at each step, so patch_size {self.patch_size} must be 2, 4, 8, 16 ...",
+            f"model.vision.stem=conv halves the image at each step; patch_size {self.patch_size} must be a power of two",
         )
         for name in ("stem_width", "width"):
             channels = getattr(self, name)
             _require(
                 channels > 0 and channels % STEM_GROUP == 0,
-                f"vision.stem=conv normalises channels by groups of {STEM_GROUP}, so vision.{name} {channels} must be "
-                f"a multiple of {STEM_GROUP}",
+                f"model.vision.stem=conv normalises channels by groups of {STEM_GROUP}, so "
+                f"model.vision.{name} {channels} must be a multiple of {STEM_GROUP}",
             )
 
     @property
@@ -88,9 +97,12 @@ class TextConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse shapes that do not divide."""
-        _require(self.width % self.heads == 0, f"text.width {self.width} is not a multiple of {self.heads} heads")
-        _require_share("text.dropout", self.dropout)
+        """Refuse shapes that cannot be or do not divide."""
+        _require_at_least(1, "model.text", self, "width", "heads")
+        _require_at_least(3, "model.text", self, "max_positions")
+        _require_at_least(0, "model.text", self, "text_layers", "fusion_layers", "vocab_size")
+        _require(self.width % self.heads == 0, f"model.text.width {self.width} is not a multiple of {self.heads} heads")
+        _require_share("model.text.dropout", self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +117,15 @@ class ModelConfig:
     """Teacher features kept as extra negatives; 0 keeps none."""
     temperature: float = 0.07
     """Start of the learned temperature, clamped to [0.001, 0.5]."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be; a decoder may go without text layers, an encoder may not."""
+        _require_at_least(1, "model.text", self.text, "text_layers")
+        _require_at_least(1, "model", self, "projection")
+        _require_at_least(0, "model", self, "queue_size")
+        _require(
+            0.001 <= self.temperature <= 0.5, f"model.temperature is {self.temperature}; choose it from 0.001 to 0.5"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +175,9 @@ class ObjectiveConfig:
         _require(any(weights.values()), "every loss of the objective has weight 0; switch at least one on")
         for name in ("patch_drop", "mlm_probability", "distill", "momentum"):
             _require_share(f"objective.{name}", getattr(self, name))
+        _require_at_least(0, "objective", self, "distill_ramp_steps")
+        _require_at_least(1, "objective", self, "mim_depth")
+        _require(self.patch_drop < 1, "objective.patch_drop is 1, which leaves no patch to look at; drop fewer")
         _require(
             self.mim == 0 or self.patch_drop > 0,
             "objective.mim reconstructs dropped patches, but patch_drop is 0; drop some or set mim to 0",
@@ -177,6 +201,16 @@ class OptimizerConfig:
     """The rate at the end, as a share of `lr` (cosine and exponential)."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates and counts outside their range."""
+        _require_at_least(0, "optimizer", self, "weight_decay", "warmup_steps", "rewarm_steps", "clip_norm")
+        for name in ("lr", "eps"):
+            _require(getattr(self, name) > 0, f"optimizer.{name} is {getattr(self, name)}; choose it above 0")
+        _require(
+            all(0 <= beta < 1 for beta in self.betas), f"optimizer.betas are {list(self.betas)}; choose them in [0, 1)"
+        )
+        _require_share("optimizer.final_lr_share", self.final_lr_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +238,8 @@ class PretrainConfig:
             self.accumulation >= 1 and self.batch_size % self.accumulation == 0,
             f"pretrain.batch_size {self.batch_size} is not a multiple of pretrain.accumulation {self.accumulation}",
         )
+        _require_at_least(3, "pretrain", self, "caption_tokens")
+        _require_at_least(0, "pretrain", self, "prox_mu")
         _require(0 < self.crop_scale <= 1, f"pretrain.crop_scale is {self.crop_scale}; choose it in (0, 1]")
 
 
@@ -227,6 +263,14 @@ class FinetuneConfig:
     """What keeps the merged weights: nothing, the image encoder, or both encoders."""
     select_every: int = 50
     """Steps between looks at the validation split; the best look is kept."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts and shares outside their range."""
+        _require_at_least(0, "finetune", self, "steps", "image_size", "decoder_layers")
+        _require_at_least(1, "finetune", self, "batch_size", "select_every")
+        _require_at_least(3, "finetune", self, "question_tokens", "answer_tokens")
+        for name in ("distill", "momentum"):
+            _require_share(f"finetune.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)

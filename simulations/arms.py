@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from mumc_model.config import InitConfig
 from server.config import RunConfig
 from simulations.config import Arm, SimulationConfig
 
@@ -50,7 +51,8 @@ def plan(
     steps = base.federation.local_steps * len(hospitals)
     pretrain = _federation(arm, [pool], base, out, f"{arm}-pool", rounds=rounds, local_steps=steps, final="none")
     weights = str(Path(pretrain.run.output_dir) / "weights.safetensors")
-    finetune = _federation(arm, hospitals, replace(base, initial_weights=weights), out, arm, rounds=0)
+    after = replace(base, initial_weights=weights, init=InitConfig())
+    finetune = _federation(arm, hospitals, after, out, arm, rounds=0)
     return [[pretrain], [replace(finetune, after=pretrain)]]
 
 

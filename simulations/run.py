@@ -14,6 +14,8 @@ from rich.console import Console
 from client.state import RunState
 from configs.loader import dump
 from mumc_model.data.records import read_site
+from mumc_model.data.tokenizer import vocabulary
+from mumc_model.train import choose_device
 from server.app import app as server_app
 from simulations.arms import Federation, Stage, plan
 from simulations.config import Arm, SimulationConfig
@@ -30,10 +32,12 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
     """The study of every arm and seed, and the folder that holds its parts; `outputs/latest` points to that folder.
 
     Raises:
-        ConfigurationError: the configuration cannot be run.
+        ConfigurationError, MumcError: the configuration cannot be run here.
         FederationError: a run lost too many sites; the other arms end too, and what was written until then stays.
     """
     started = time.monotonic()
+    choose_device(config.device)
+    vocabulary(config.run.vocabulary)
     out = _new_folder(Path(config.output_root), config.name)
     (out / "config.yaml").write_text(yaml.safe_dump(dump(config), sort_keys=False), encoding="utf-8")
     console.print(

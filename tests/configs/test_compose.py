@@ -40,7 +40,7 @@ def test_an_override_on_the_command_line_beats_the_experiment():
     ("override", "message"),
     [
         ("modle=base", r"unknown key 'modle'; did you mean 'model'\?"),
-        ("model=bsae", r"unknown key 'model=bsae'; did you mean 'base'\?"),
+        ("model=bsae", r"no model is called 'bsae'; did you mean 'base'\?"),
         ("federation.round=3", r"unknown key 'federation.round'; did you mean 'federation.rounds'\?"),
         ("pretrain.batch_size", "missing EQUAL"),
     ],

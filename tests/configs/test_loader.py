@@ -45,7 +45,7 @@ def test_what_dump_writes_load_reads_back(steps, rate, names, kind, limit):
     ("node", "message"),
     [
         ({"steps": 1, "inner": {"raet": 0.2}}, r"unknown key 'inner.raet'; did you mean 'rate'\?"),
-        ({"steps": 1, "zzz": 0.2}, "unknown key 'zzz'; known keys are inner, kind, limit, names, steps"),
+        ({"steps": 1, "zzz": 0.2}, "unknown key 'zzz'; there are inner, kind, limit, names, steps"),
         ({}, "missing steps; give it a value"),
         ({"steps": "3"}, "steps must be int, not str: '3'"),
         ({"steps": True}, "steps must be int, not bool"),

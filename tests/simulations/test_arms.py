@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from configs.compose import compose
 from configs.loader import load
+from mumc_model.config import InitConfig
 from simulations.arms import plan
 from simulations.config import SimulationConfig
 
@@ -47,6 +49,12 @@ def test_centralised_fine_tunes_from_the_weights_that_the_pool_left(config):
     (pretrain,), (finetune,) = plan("centralised", config, 7, HOSPITALS, POOL, Path("/out"))
     assert pretrain.sites == (POOL,)
     assert finetune.run.initial_weights == f"{pretrain.run.output_dir}/weights.safetensors"
+
+
+def test_centralised_fine_tunes_what_the_pool_left_wherever_that_began(config):
+    public = replace(config, run=replace(config.run, init=InitConfig(vision="/public")))
+    (pretrain,), (finetune,) = plan("centralised", public, 7, HOSPITALS, POOL, Path("/out"))
+    assert (pretrain.run.init.vision, finetune.run.init.vision) == ("/public", "")
 
 
 def test_scratch_trains_its_random_encoders_in_fine_tuning(config):

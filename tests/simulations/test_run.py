@@ -10,6 +10,7 @@ import server.federation
 from client.state import RunState
 from configs.loader import load
 from mumc_model.checkpoint import load_weights
+from mumc_model.errors import DeviceError, MumcError
 from server.journal import read_journal
 from simulations.config import SimulationConfig
 from simulations.engine import InProcess
@@ -62,6 +63,17 @@ def test_people_read_the_same_report_beside_the_file_for_machines(report, finish
     shown = f"{report['arms']['federated']['overall']['mean']:.1%}".replace("%", "")
     assert shown in (out / "report.md").read_text()
     assert shown in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [("device=nowhere", DeviceError), ("vocabulary=/nowhere", MumcError)],
+    ids=["device", "words"],
+)
+def test_what_is_not_on_this_machine_is_refused_before_anything_is_written(tiny, tmp_path, override, error):
+    with pytest.raises(error):
+        simulate(tiny(tmp_path / "out", override), "pytest", Console(quiet=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_latest_leads_to_the_newest_run(config, finished):
