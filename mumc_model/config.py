@@ -67,7 +67,8 @@ class VisionConfig:
     def _check_stem(self) -> None:
         _require(
             self.patch_size > 1 and self.patch_size & (self.patch_size - 1) == 0,
-            f"model.vision.stem=conv halves the image at each step; patch_size {self.patch_size} must be a power of two",
+            "model.vision.stem=conv halves the image at each step; "
+            f"patch_size {self.patch_size} must be a power of two",
         )
         for name in ("stem_width", "width"):
             channels = getattr(self, name)
