@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from client import cli_vqa
+
 app = typer.Typer(
     help="Run a hospital's side of a federation: for the engineer at the hospital.",
     rich_markup_mode=None,
@@ -15,6 +17,9 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
 )
+
+
+app.registered_commands += cli_vqa.app.registered_commands
 
 
 @app.callback()

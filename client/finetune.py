@@ -10,17 +10,15 @@ from client.pretrain import merged_model, report
 from client.site import Site
 from client.state import RunState
 from configs.loader import load
+from mumc_model.answerer import Answerer
 from mumc_model.answering import answer_questions
-from mumc_model.candidates import Candidates
 from mumc_model.config import Recipe
-from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import CheckpointError, DataError
 from mumc_model.evaluate import AnswerRow, score
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.sharing import load_private
 from mumc_model.train import choose_device
-from mumc_model.vqa import VqaModel
 from protocol.messages import Order, Report
 
 SMALLEST_GROUP = 10
@@ -44,18 +42,23 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     if private is not None:
         load_private(model, private)
     data = _vqa_data(site, recipe, order.vocabulary)
-    device, precision = choose_device(site.config.device), site.config.precision
     result = finetune(
         model,
         data,
         Tokenizer(order.vocabulary),
         recipe,
-        device=device,
-        precision=precision,
+        device=choose_device(site.config.device),
+        precision=site.config.precision,
         seed=site.seed(order.seed),
     )
-    state.keep_vqa(result.model.weights(), {"candidates": list(result.candidates.texts)})
-    rows = answer_questions(result.model, result.candidates, data.test, device=device, precision=precision)
+    answerer = Answerer(
+        model=result.model,
+        tokenizer=Tokenizer(order.vocabulary),
+        texts=result.candidates.texts,
+        calibration=result.calibration,
+    )
+    answerer.save(state.vqa_folder, facts={"run": order.run_id, "selection": result.selection})
+    rows = _test_rows(answerer, data, site)
     state.keep_rows("test", rows)
     metrics = {"loss": result.loss} | accuracies(rows)
     if result.validation_accuracy is not None and len(data.val) >= SMALLEST_GROUP:
@@ -74,9 +77,7 @@ def evaluate_vqa(order: Order, site: Site) -> Report:
     data = _vqa_data(site, recipe, order.vocabulary)
     if not len(data.test):
         raise DataError("there are no test questions to answer; import some with split: test")
-    model, candidates = _open_vqa(state, recipe, Tokenizer(order.vocabulary))
-    device, precision = choose_device(site.config.device), site.config.precision
-    rows = answer_questions(model, candidates, data.test, device=device, precision=precision)
+    rows = _test_rows(_kept_answerer(state, recipe, order.vocabulary), data, site)
     state.keep_rows("test", rows)
     return report(order, site, len(rows), accuracies(rows))
 
@@ -97,17 +98,26 @@ def accuracies(rows: Sequence[AnswerRow]) -> dict[str, float]:
     return metrics
 
 
-def _open_vqa(state: RunState, recipe: Recipe, tokenizer: Tokenizer) -> tuple[VqaModel, Candidates]:
-    kept = state.vqa()
-    if kept is None:
+def _test_rows(answerer: Answerer, data: VqaData, site: Site) -> list[AnswerRow]:
+    return answer_questions(
+        answerer.model,
+        answerer.candidates,
+        data.test,
+        device=choose_device(site.config.device),
+        precision=site.config.precision,
+        calibration=answerer.calibration,
+    )
+
+
+def _kept_answerer(state: RunState, recipe: Recipe, vocabulary: tuple[str, ...]) -> Answerer:
+    if not state.vqa_folder.is_dir():
         raise DataError("this run has not been fine-tuned here, so there is nothing to evaluate; order train.finetune")
-    weights, facts = kept
-    texts = facts.get("candidates")
-    if not isinstance(texts, list) or not texts:
-        raise CheckpointError("vqa.json lists no candidate answers; fine-tune again with this version")
-    model = VqaModel(recipe.model, recipe.finetune)
-    model.load_weights(weights)
-    return model, Candidates.build(texts, *tokenizer.answers(texts, recipe.finetune.answer_tokens))
+    answerer = Answerer.open(state.vqa_folder)
+    if answerer.model.config != recipe.model or tuple(answerer.tokenizer.vocab) != vocabulary:
+        raise CheckpointError(
+            "the answering model kept here is of another recipe or vocabulary than the order; order train.finetune"
+        )
+    return answerer
 
 
 def _vqa_data(site: Site, recipe: Recipe, vocabulary: tuple[str, ...]) -> VqaData:
@@ -118,7 +128,4 @@ def _vqa_data(site: Site, recipe: Recipe, vocabulary: tuple[str, ...]) -> VqaDat
 
 @lru_cache(maxsize=4)
 def _cached(site: Site, vocabulary: tuple[str, ...], image_size: int, tokens: int) -> VqaData:
-    train, val, test = (
-        VqaSamples(site.data, split, Tokenizer(vocabulary), image_size, tokens) for split in ("train", "val", "test")
-    )
-    return VqaData(train=train, val=val, test=test)
+    return VqaData.read(site.data, Tokenizer(vocabulary), image_size, tokens)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from torch import Tensor
 
@@ -12,8 +12,7 @@ from mumc_model.data.files import write_atomically
 from mumc_model.evaluate import AnswerRow
 
 PRETRAINING = "pretrain-after-round-{:05d}.safetensors"
-VQA_WEIGHTS = "vqa.safetensors"
-VQA_FACTS = "vqa.json"
+VQA_MODEL = "vqa"
 ROWS = "answers-{}.jsonl"
 
 
@@ -41,17 +40,10 @@ class RunState:
             if path.name not in kept:
                 path.unlink(missing_ok=True)
 
-    def keep_vqa(self, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Keep the site's own VQA model, which never leaves it, and the plain facts needed to open it again."""
-        save_weights(self.folder / VQA_WEIGHTS, weights)
-        write_atomically(self.folder / VQA_FACTS, json.dumps(facts, indent=1).encode())
-
-    def vqa(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The site's own VQA model as it was kept, or None before the first fine-tuning."""
-        if not (self.folder / VQA_FACTS).is_file():
-            return None
-        facts = json.loads((self.folder / VQA_FACTS).read_text(encoding="utf-8"))
-        return load_weights(self.folder / VQA_WEIGHTS), facts
+    @property
+    def vqa_folder(self) -> Path:
+        """Where the site's own answering model is kept, which never leaves it."""
+        return self.folder / VQA_MODEL
 
     def keep_rows(self, split: str, rows: Iterable[AnswerRow]) -> None:
         """Keep every answered question of a split, for the site's own eyes."""

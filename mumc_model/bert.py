@@ -44,10 +44,13 @@ class BertEmbeddings(nn.Module):
             raise ConfigError(
                 f"a text of {length} tokens exceeds text.max_positions {positions}; cut it or raise the limit"
             )
-        place_L = torch.arange(length, device=ids_BL.device)
+        return self.at(ids_BL, torch.arange(length, device=ids_BL.device))
+
+    def at(self, ids_XL: Tensor, place_L: Tensor) -> Tensor:
+        """Embeddings XLD of tokens that stand at the given places of their texts."""
         offset_LD = self.position_embeddings(place_L) + self.token_type_embeddings(torch.zeros_like(place_L))
-        embedded_BLD: Tensor = self.dropout(self.LayerNorm(self.word_embeddings(ids_BL) + offset_LD))
-        return embedded_BLD
+        embedded_XLD: Tensor = self.dropout(self.LayerNorm(self.word_embeddings(ids_XL) + offset_LD))
+        return embedded_XLD
 
 
 class _AttentionInput(nn.Module):

@@ -264,6 +264,8 @@ class FinetuneConfig:
     """What keeps the merged weights: nothing, the image encoder, or both encoders."""
     select_every: int = 50
     """Steps between looks at the validation split; the best look is kept."""
+    select_on: Literal["val", "test"] = "val"
+    """Where the best look is sought. `test` gives too good a test accuracy, and every report of it says so."""
 
     def __post_init__(self) -> None:
         """Refuse counts and shares outside their range."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, Self
 
 from mumc_model.errors import DataError
-from mumc_model.normalise import normalise_answer
+from mumc_model.normalise import accepted_answers, normalise_answer
 
 Metrics = dict[str, Any]
 """Nested dictionary of numbers."""
@@ -68,9 +68,17 @@ class AnswerRow:
         return cls(**row)
 
 
-def is_correct(prediction: object, truth: object, normaliser: str = "mumc") -> bool:
-    """Whether both read exactly the same once normalised; part of the truth is not the truth."""
-    return normalise_answer(prediction, normaliser) == normalise_answer(truth, normaliser)
+def is_correct(prediction: object, truth: object, normaliser: str = "mumc", grammar: str = "plain") -> bool:
+    """Whether both read exactly the same once normalised; part of the truth is not the truth.
+
+    Under a `grammar` with alternatives the prediction may read as any of them.
+    """
+    return normalise_answer(prediction, normaliser) in right_answers(truth, normaliser, grammar)
+
+
+def right_answers(truth: object, normaliser: str = "mumc", grammar: str = "plain") -> set[str]:
+    """Every right answer in the form in which answers are compared."""
+    return {normalise_answer(wording, normaliser) for wording in accepted_answers(str(truth), grammar)}
 
 
 def score(rows: Sequence[AnswerRow]) -> Metrics:
@@ -92,10 +100,12 @@ def score(rows: Sequence[AnswerRow]) -> Metrics:
     return metrics
 
 
-def out_of_list_share(candidates: Iterable[str], truths: Sequence[str], normaliser: str = "mumc") -> float:
+def out_of_list_share(
+    candidates: Iterable[str], truths: Sequence[str], normaliser: str = "mumc", grammar: str = "plain"
+) -> float:
     """Share of true answers that no candidate can give: the ceiling of ranking is one minus this."""
     known = {normalise_answer(candidate, normaliser) for candidate in candidates}
-    return sum(normalise_answer(truth, normaliser) not in known for truth in truths) / max(1, len(truths))
+    return sum(known.isdisjoint(right_answers(truth, normaliser, grammar)) for truth in truths) / max(1, len(truths))
 
 
 def majority(train: Sequence[Question], test: Sequence[Question]) -> list[str]:

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mumc_model.answering import ImageTokens, answer_rows, rank_questions
+from mumc_model.answering import ImageTokens, answer_rows, rank_questions, right_candidates
+from mumc_model.calibration import Calibration, calibrate
 from mumc_model.candidates import Candidates, candidate_answers
 from mumc_model.config import FinetuneConfig, Recipe
+from mumc_model.data.records import SiteData
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.shuffling import shuffled
+from mumc_model.data.splits import with_validation
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import Augmentation
 from mumc_model.model import MumcModel
@@ -32,11 +35,20 @@ OnStep = Callable[[int, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class VqaData:
-    """A site's questions. Only the first two splits take part in fine-tuning."""
+    """A site's questions. Fine-tuning reads the first two splits, and the third only under `select_on=test`."""
 
     train: VqaSamples
     val: VqaSamples
     test: VqaSamples
+
+    @classmethod
+    def read(cls, site: SiteData, tokenizer: Tokenizer, image_size: int, question_tokens: int) -> "VqaData":
+        """The site's questions; validation is carved out of train, by patient, where the site has none."""
+        site = with_validation(site)
+        train, val, test = (
+            VqaSamples(site, split, tokenizer, image_size, question_tokens) for split in ("train", "val", "test")
+        )
+        return cls(train=train, val=val, test=test)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +62,10 @@ class FinetuneResult:
     best_step: int
     looks: tuple[tuple[int, float], ...]
     """Each look at the validation split: the step and the accuracy."""
+    selection: str
+    """How the step was chosen, in one sentence that a report quotes."""
+    calibration: Calibration
+    """Fitted on the validation split with the weights that were kept."""
     loss: float
     """Mean over the last `select_every` steps, in nats an example."""
     seconds: float
@@ -79,14 +95,15 @@ def finetune(
     """
     started, config = time.perf_counter(), recipe.finetune
     candidates = candidate_answers(data.train.answers, tokenizer, config.answer_tokens).to(device)
-    vqa = VqaModel.from_pretrained(model, config).to(device)
+    vqa = VqaModel.of_encoders(model, config).to(device)
     vqa.freeze(config.freeze)
     batches = _deal(data.train, config.batch_size, seed, _AUGMENTATION if config.freeze == "none" else None)
     # Dropout has no generator of its own; the fork gives it this run's seed and hides that from the process around.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         lesson = _Lesson(vqa, data.train, tokenizer, config, device, precision)
-        selection = _Selection(vqa, candidates, data.val, device, precision, keep_tokens=config.freeze != "none")
+        chosen_by = data.test if config.select_on == "test" else data.val
+        selection = _Selection(vqa, candidates, chosen_by, device, precision, keep_tokens=config.freeze != "none")
         losses = _learn(vqa, lesson, batches, config, selection, on_step)
     selection.restore_best()
     recent = losses[-config.select_every :]
@@ -96,9 +113,28 @@ def finetune(
         validation_accuracy=selection.best_accuracy,
         best_step=selection.best_step or config.steps,
         looks=tuple(selection.looks),
+        selection=_rule(config, len(selection.looks), len(chosen_by)),
+        calibration=_calibration(vqa, candidates, data.val, device, precision),
         loss=float(torch.stack(recent).mean()) if recent else float("nan"),
         seconds=time.perf_counter() - started,
     )
+
+
+def _rule(config: FinetuneConfig, looks: int, questions: int) -> str:
+    if not looks:
+        return f"the last of {config.steps} steps, as there is nothing to choose by"
+    if config.select_on == "test":
+        return f"the best of {looks} looks ON THE {questions} TEST QUESTIONS: the test accuracy is too good"
+    return f"the best of {looks} looks at {questions} validation questions"
+
+
+def _calibration(
+    model: VqaModel, candidates: Candidates, samples: VqaSamples, device: torch.device, precision: str
+) -> Calibration:
+    model.eval()
+    with autocast(device, precision):
+        probability_NK = rank_questions(model, candidates, samples, ImageTokens(model, samples, device))
+    return calibrate(probability_NK, right_candidates(candidates.texts, samples))
 
 
 def _learn(
@@ -254,7 +290,7 @@ class _Selection:
         self._model.eval()
         with autocast(self._device, self._precision):
             probability_NK = rank_questions(self._model, self._candidates, self._samples, self._tokens)
-        rows = answer_rows(self._candidates, self._samples, probability_NK)
+        rows = answer_rows(self._candidates.texts, self._samples, probability_NK)
         accuracy = sum(row.correct for row in rows) / len(rows)
         sureness = sum(row.confidence if row.correct else -row.confidence for row in rows) / len(rows)
         self.looks.append((step, accuracy))

@@ -3,12 +3,17 @@
 Dimensions: B records, K kept patches, L tokens, S image tokens, D width, E embedding.
 """
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs.loader import dump, load
 from mumc_model.config import ModelConfig
 from mumc_model.errors import ConfigError
+from mumc_model.pretrained import PretrainedModel
 from mumc_model.text import TextEncoder
 from mumc_model.vision import VisionEncoder
 
@@ -18,8 +23,10 @@ INIT_WIDTH = 768
 TEMPERATURE_RANGE = (0.001, 0.5)
 
 
-class MumcModel(nn.Module):
+class MumcModel(PretrainedModel):
     """The student: everything that pre-training learns and a site shares, and the masked-token head that it keeps."""
+
+    kind = "MumcModel"
 
     def __init__(self, config: ModelConfig) -> None:
         """Build it with torch's own initialisation; `build_model` is the way to a reproducible one.
@@ -43,6 +50,17 @@ class MumcModel(nn.Module):
             nn.Linear(width, 2 * width), nn.LayerNorm(2 * width), nn.GELU(), nn.Linear(2 * width, 2)
         )
         self.temp = nn.Parameter(torch.tensor(config.temperature))
+
+    def settings(self) -> dict[str, Any]:
+        """Its configuration."""
+        return {"model": dump(self.config)}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """A model whose random start is that of seed 0."""
+        model = build_model(load(ModelConfig, settings["model"], "model"), 0)
+        assert isinstance(model, cls)
+        return model
 
     def image_features(self, image_BCHW: Tensor, keep_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens B(1+K)D and the unit-length feature BE of each image, seen through the kept patches."""

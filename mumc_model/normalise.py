@@ -1,11 +1,14 @@
 """The forms in which answers are compared, each under a name that a report can quote."""
 
+import itertools
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
 
 from mumc_model.errors import ConfigError
 
+_MOST_OPTIONAL = 6
+"""Optional words of one answer that are tried in every combination; an answer with more is taken with all of them."""
 _ARTICLES = {"a", "an", "the"}
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {word: str(number) for number, word in enumerate(_WORDS)}
@@ -32,6 +35,28 @@ def normalise_answer(text: object, normaliser: str = "mumc") -> str:
         ConfigError: no normaliser of that name.
     """
     return _normaliser(normaliser)(str(text))
+
+
+def accepted_answers(truth: str, grammar: str = "plain") -> tuple[str, ...]:
+    """Every wording that counts as the true answer.
+
+    `plain` has one. `vqa_med` is VQA-Med 2019's: `#` separates alternatives, and words in `()` may be left out.
+
+    Raises:
+        ConfigError: no grammar of that name.
+    """
+    if grammar == "plain":
+        return (truth,)
+    if grammar != "vqa_med":
+        raise ConfigError(f"there is no answer grammar {grammar!r}; choose plain or vqa_med")
+    found: dict[str, None] = {}
+    for alternative in truth.split("#"):
+        parts = re.split(r"\(([^()]*)\)", alternative)
+        choices = [("", part) if index % 2 else (part,) for index, part in enumerate(parts)]
+        if len(parts) // 2 > _MOST_OPTIONAL:
+            choices = [(part,) for part in parts]
+        found |= {" ".join("".join(chosen).split()): None for chosen in itertools.product(*choices)}
+    return tuple(text for text in found if text) or (truth,)
 
 
 def _normaliser(name: str) -> Callable[[str], str]:

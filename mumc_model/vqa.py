@@ -7,16 +7,18 @@ tokens, T answer tokens that are learned, D width, V vocabulary, N nodes and E e
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from configs.loader import dump, load
 from mumc_model.candidates import AnswerTree, Candidates, Scoring
-from mumc_model.checkpoint import load_strictly
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.errors import ConfigError
-from mumc_model.model import MumcModel
+from mumc_model.model import MumcModel, at_least_single
+from mumc_model.pretrained import PretrainedModel
 from mumc_model.text import TextEncoder, bidirectional_mask, causal_mask
 from mumc_model.vision import VisionEncoder, resize_pos_embed
 
@@ -24,16 +26,19 @@ _BLOCK_LOGITS = 1 << 25
 """Logits held at once while ranking, so that memory stays bounded however many questions there are."""
 
 
-class VqaModel(nn.Module):
+class VqaModel(PretrainedModel):
     """The encoders that a federation trained and the site's own answer decoder. Parameter names are MUMC's."""
 
+    kind = "VqaModel"
+
     def __init__(self, config: ModelConfig, finetune: FinetuneConfig) -> None:
-        """Build it with torch's own initialisation; `VqaModel.from_pretrained` is the way to a useful one.
+        """Build it with torch's own initialisation; `VqaModel.of_encoders` is the way to one worth training.
 
         Raises:
             ConfigError: more decoder layers than fusion layers to start them from.
         """
         super().__init__()
+        self.config, self.finetune = config, finetune
         self.vision_config = _vision_config(config.vision, finetune)
         decoder = _decoder_config(config.text, finetune)
         self.visual_encoder = VisionEncoder(self.vision_config)
@@ -42,7 +47,7 @@ class VqaModel(nn.Module):
         self.text_decoder = TextEncoder(decoder)
 
     @classmethod
-    def from_pretrained(cls, model: MumcModel, finetune: FinetuneConfig) -> "VqaModel":
+    def of_encoders(cls, model: MumcModel, finetune: FinetuneConfig) -> Self:
         """A model that starts from a copy of pre-trained weights, the decoder from the last fusion layers and the head.
 
         Raises:
@@ -66,17 +71,15 @@ class VqaModel(nn.Module):
         self.visual_encoder.requires_grad_(part == "none")
         self.text_encoder.requires_grad_(part != "encoders")
 
-    def weights(self) -> dict[str, Tensor]:
-        """Copies on the CPU of everything that `load_weights` needs, tied weights once. They stay at the site."""
-        return {name: weight.detach().to("cpu", copy=True) for name, weight in sorted(self.named_parameters())}
+    def settings(self) -> dict[str, Any]:
+        """Its configuration, and how questions and answers are read."""
+        return {"model": dump(self.config), "finetune": dump(self.finetune)}
 
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Take back what `weights` gave.
-
-        Raises:
-            CheckpointError: a name is missing or unexpected, or a shape differs; nothing is loaded then.
-        """
-        load_strictly(dict(self.named_parameters()), weights, "the answering weights")
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """A model with a random start."""
+        config = load(ModelConfig, settings["model"], "model")
+        return cls(config, load(FinetuneConfig, settings.get("finetune", {}), "finetune"))
 
     def question_states(
         self, token_ISD: Tensor, ids_BL: Tensor, mask_BL: Tensor, image_of_B: Tensor | None = None
@@ -110,21 +113,13 @@ class VqaModel(nn.Module):
         """Log-probability BE of each edge of the tree, in blocks of questions."""
         vocabulary = self.text_decoder.cls.predictions.bias.shape[0]
         block = max(1, _BLOCK_LOGITS // (len(tree.token_N) * vocabulary))
-        start_1ND = self._tree_embeddings(tree)
+        start_1ND = self.text_decoder.bert.embeddings.at(tree.token_N[None], tree.depth_N)
         parts = []
         for state, mask in zip(torch.split(state_BLD, block), torch.split(mask_BL, block), strict=True):
-            logits_BNV = _at_least_single(self._tree_logits(start_1ND, tree.sees_NN, state, mask))
+            logits_BNV = at_least_single(self._tree_logits(start_1ND, tree.sees_NN, state, mask))
             followed_BE = logits_BNV[:, tree.edge_node_E, tree.edge_token_E]
             parts.append(followed_BE - logits_BNV.logsumexp(dim=2)[:, tree.edge_node_E])
         return torch.cat(parts)
-
-    def _tree_embeddings(self, tree: AnswerTree) -> Tensor:
-        """Embeddings 1ND, where a node's position is its depth."""
-        embeddings = self.text_decoder.bert.embeddings
-        word_ND = embeddings.word_embeddings(tree.token_N)
-        place_ND = embeddings.position_embeddings(tree.depth_N) + embeddings.token_type_embeddings.weight[0]
-        embedded_ND: Tensor = embeddings.LayerNorm(word_ND + place_ND)
-        return embedded_ND[None]
 
     def _tree_logits(self, hidden_1ND: Tensor, sees_NN: Tensor, state_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         """Logits BNV at each node. Up to the first look at the question all questions share one tree."""
@@ -163,16 +158,12 @@ def answer_loss(logits_TV: Tensor, target_T: Tensor, teacher_TV: Tensor | None, 
 
     Without a teacher it is the cross-entropy. Source: MUMC's fine-tuning, after ALBEF, arXiv 2107.07651, section 3.4.
     """
-    logits_TV = _at_least_single(logits_TV)
+    logits_TV = at_least_single(logits_TV)
     cross_entropy = F.cross_entropy(logits_TV, target_T, reduction="sum")
     if teacher_TV is None:
         return cross_entropy / examples
     soft = F.cross_entropy(logits_TV, teacher_TV.softmax(dim=1), reduction="sum")
     return ((1 - alpha) * cross_entropy + alpha * soft) / examples
-
-
-def _at_least_single(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _vision_config(config: VisionConfig, finetune: FinetuneConfig) -> VisionConfig:

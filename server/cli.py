@@ -42,6 +42,18 @@ def log(folder: Annotated[Path, typer.Argument(help="the output folder of a run"
     Console().print(table)
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="the output folder of a finished run")],
+    destination: Annotated[Path, typer.Argument(help="the model folder to write")],
+) -> None:
+    """Write a run's merged encoders as a model folder, for hospitals that took part and for those that did not."""
+    from server.export import export as export_run
+
+    count = export_run(run, destination)
+    typer.echo(f"{count} tensors of merged encoders in {destination}; fine-tune with mumc-site finetune SITE --model")
+
+
 def main() -> None:
     """Run the command; what was foreseen ends in one line and exit code 2, not in a traceback."""
     try:

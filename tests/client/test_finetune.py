@@ -1,15 +1,18 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from client.finetune import SMALLEST_GROUP, accuracies
 from client.state import RunState
+from mumc_model.answerer import Answerer
 from mumc_model.checkpoint import load_weights, save_weights
 from mumc_model.data.files import write_atomically
 from mumc_model.evaluate import AnswerRow
 from mumc_model.sharing import is_shared
+from mumc_model.vqa import VqaModel
 from protocol.messages import Refusal, Report
 
 KINDS = {"accuracy", "accuracy_open", "accuracy_closed", "tested", "tested_open", "tested_closed"}
@@ -60,11 +63,15 @@ def test_the_accuracies_are_those_of_the_answers_kept_at_the_site(finetuned):
 
 def test_the_model_stays_in_the_state_folder_with_its_decoder_and_answers(finetuned):
     folder, _ = finetuned
-    weights, facts = RunState.of(folder, "trial").vqa()
-    assert {name.split(".")[0] for name in weights} == {"visual_encoder", "text_encoder", "text_decoder"}
+    answerer = Answerer.open(RunState.of(folder, "trial").vqa_folder)
+    assert {name.split(".")[0] for name in answerer.model.weights()} == {
+        "visual_encoder",
+        "text_encoder",
+        "text_decoder",
+    }
     trained_on = {json.loads(line)["answer"] for line in (folder / "vqa.jsonl").read_text().splitlines()}
-    assert facts["candidates"]
-    assert set(facts["candidates"]) <= trained_on
+    assert answerer.texts
+    assert set(answerer.texts) <= trained_on
 
 
 def test_evaluating_again_gives_the_same_accuracies_from_what_was_kept(server, finetuned):
@@ -86,9 +93,9 @@ def test_fine_tuning_begins_with_the_heads_of_the_last_round(server, folder, fin
     assert not any(map(is_shared, heads))
     save_weights(kept, load_weights(kept) | {name: weight * 0 + 5 for name, weight in heads.items()})
     server.ask(folder, server.finetune())
-    weights, _ = RunState.of(folder, "trial").vqa()
+    weights = load_weights(RunState.of(folder, "trial").vqa_folder / "model.safetensors")
     assert (weights["text_decoder.cls.predictions.bias"] - 5).abs().max() < 0.1
-    fresh, _ = RunState.of(finetuned[0], "trial").vqa()
+    fresh = load_weights(RunState.of(finetuned[0], "trial").vqa_folder / "model.safetensors")
     assert fresh["text_decoder.cls.predictions.bias"].abs().max() < 0.1
 
 
@@ -117,10 +124,17 @@ def test_a_site_without_training_questions_refuses_to_fine_tune(server, folder):
     assert server.ask(folder, server.finetune()).message.code == "data"
 
 
-def test_a_kept_model_of_another_recipe_is_refused_by_its_weights(server, folder, finetuned):
-    weights, facts = RunState.of(finetuned[0], "trial").vqa()
-    weights.popitem()
-    RunState.of(folder, "trial").keep_vqa(weights, facts)
+def test_a_kept_model_of_another_recipe_is_refused(server, folder, finetuned):
+    answerer = Answerer.open(RunState.of(finetuned[0], "trial").vqa_folder)
+    config = replace(answerer.model.config, temperature=0.1)
+    other = VqaModel(config, answerer.model.finetune)
+    replace(answerer, model=other).save(RunState.of(folder, "trial").vqa_folder)
+    assert server.ask(folder, server.evaluate()).message.code == "weights"
+
+
+def test_a_kept_model_that_was_damaged_is_refused(server, folder, finetuned):
+    shutil.copytree(RunState.of(finetuned[0], "trial").vqa_folder, RunState.of(folder, "trial").vqa_folder)
+    (RunState.of(folder, "trial").vqa_folder / "model.safetensors").write_bytes(b"")
     assert server.ask(folder, server.evaluate()).message.code == "weights"
 
 

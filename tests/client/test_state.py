@@ -36,13 +36,8 @@ def test_only_the_last_two_rounds_stay_on_the_disk(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_answered_questions_and_the_vqa_model_come_back_as_they_were_kept(tmp_path):
+def test_answered_questions_come_back_as_they_were_kept(tmp_path):
     state = RunState(tmp_path)
     assert state.rows("test") == []
-    assert state.vqa() is None
     state.keep_rows("test", [row(), row(correct=False)])
-    state.keep_vqa(WEIGHTS, {"candidates": ["cyst"]})
     assert [r.correct for r in state.rows("test")] == [True, False]
-    weights, facts = state.vqa()
-    assert torch.equal(weights["head"], WEIGHTS["head"])
-    assert facts == {"candidates": ["cyst"]}

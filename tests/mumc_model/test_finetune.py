@@ -94,7 +94,7 @@ def test_a_question_that_only_the_image_answers_is_learned(data, freeze):
 @pytest.mark.parametrize("freeze", ["none", "vision", "encoders"])
 def test_what_is_frozen_keeps_the_merged_weights_and_the_rest_moves(data, freeze):
     result = tuned(data, freeze=freeze, steps=2)
-    start = VqaModel.from_pretrained(build_model(CONFIG, 0), RECIPE.finetune).weights()
+    start = VqaModel.of_encoders(build_model(CONFIG, 0), RECIPE.finetune).weights()
     parts = {
         part
         for name, weight in result.model.weights().items()
@@ -245,7 +245,7 @@ def test_an_answering_model_survives_a_file(data, tmp_path):
     result = tuned(data, steps=3)
     save_weights(tmp_path / "vqa.safetensors", result.model.weights())
     again = VqaModel(CONFIG, RECIPE.finetune)
-    again.load_weights(load_weights(tmp_path / "vqa.safetensors"))
+    again.fill(load_weights(tmp_path / "vqa.safetensors"), "the weights")
     before, after = (
         answer_questions(model, result.candidates, data.test, device=CPU) for model in (result.model, again)
     )

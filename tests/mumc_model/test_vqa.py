@@ -26,7 +26,7 @@ def pretrained(seed=0):
 
 
 def answering(**options):
-    return VqaModel.from_pretrained(pretrained(), FinetuneConfig(**options)).eval()
+    return VqaModel.of_encoders(pretrained(), FinetuneConfig(**options)).eval()
 
 
 def images(count=3, side=32):
@@ -116,7 +116,7 @@ def test_questions_may_share_an_image_by_number():
 
 def test_the_decoder_starts_from_the_last_fusion_layers_and_the_masked_token_head():
     source = pretrained()
-    model = VqaModel.from_pretrained(source, FinetuneConfig(decoder_layers=1))
+    model = VqaModel.of_encoders(source, FinetuneConfig(decoder_layers=1))
     ours, theirs = model.text_decoder.fusion[0].state_dict(), source.text_encoder.fusion[-1].state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     head = source.text_encoder.cls.state_dict()
@@ -126,7 +126,7 @@ def test_the_decoder_starts_from_the_last_fusion_layers_and_the_masked_token_hea
 def test_fine_tuning_leaves_the_pretrained_model_alone():
     source = pretrained()
     before = {name: weight.clone() for name, weight in source.state_dict().items()}
-    model = VqaModel.from_pretrained(source, FinetuneConfig())
+    model = VqaModel.of_encoders(source, FinetuneConfig())
     with torch.no_grad():
         for weight in model.parameters():
             weight.zero_()

@@ -16,11 +16,11 @@ from mumc_model.data.importers.gathering import (
     ImportSummary,
     answer_type_of,
     importer,
-    share_of,
     source_inside,
 )
 from mumc_model.data.schema import UnusableRowError
 from mumc_model.data.site_writer import Progress
+from mumc_model.data.splits import share_of
 from mumc_model.errors import ConfigError, DataError
 
 KNOWN = ("image", "caption", "question", "answer", "answer_type", "question_type", "patient_id", "split")

@@ -1,6 +1,5 @@
 """What all importers share: rows are gathered first, then images are stored, then the site's folder changes at once."""
 
-import hashlib
 import inspect
 import json
 import typing
@@ -12,6 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from mumc_model.data.protocols import LABEL
 from mumc_model.data.schema import Unit, UnusableRowError, image_key
 from mumc_model.data.site_writer import Progress, SiteWriter
 from mumc_model.errors import ConfigError, DataError
@@ -34,9 +34,9 @@ class ImportSummary:
 class Gathering:
     """Rows of a set before anything is written; rows that cannot be used are counted."""
 
-    def __init__(self, kind: str, unit: Unit = "image") -> None:
-        """`kind` names the set: its images live in `images/<kind>/`."""
-        self._kind, self._unit = kind, unit
+    def __init__(self, kind: str, unit: Unit = "image", *, protocol: str = "") -> None:
+        """`kind` names the set: its images live in `images/<kind>/`. `protocol` is the split that is asked under."""
+        self._kind, self._unit, self._protocol = kind, unit, protocol
         self._sources: dict[str, Path] = {}
         self._captions: list[tuple[str, dict[str, Any]]] = []
         self._questions: list[tuple[str, dict[str, Any]]] = []
@@ -50,6 +50,8 @@ class Gathering:
     def add_question(self, source: Path, name: str, **row: Any) -> None:
         """One question about the image at `source`; the row as `SiteWriter.add_question` takes it."""
         self._sources[name] = source
+        if self._protocol:
+            row["labels"] = {**(row.get("labels") or {}), LABEL: self._protocol}
         self._questions.append((name, row))
 
     def write(self, dst: Path, max_side: int, on_progress: Progress | None) -> ImportSummary:
@@ -142,11 +144,6 @@ def text_of(row: Mapping[str, Any], key: str) -> str:
 def answer_type_of(answer: str) -> str:
     """CLOSED for yes and no, else OPEN: the rule where a set does not say."""
     return "CLOSED" if answer.strip().lower() in ("yes", "no") else "OPEN"
-
-
-def share_of(key: str) -> float:
-    """A number in [0, 1) that the key alone decides, for splits that are the same everywhere."""
-    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
 
 
 def source_inside(root: Path, text: str) -> Path:

@@ -30,7 +30,7 @@ SUFFIXES = (".jpg", ".png")
 def pathvqa(src: Path, dst: Path, *, on_progress: Progress | None = None, max_side: int = 512) -> ImportSummary:
     """PathVQA: questions on pathology images, from its JSON-lines export. Options: max_side."""
     root = src / "pvqa" if (src / "pvqa").is_dir() else src
-    gathering = Gathering("pathvqa")
+    gathering = Gathering("pathvqa", protocol="pathvqa")
     for split in SPLITS:
         for row in read_rows(_questions(root, split)):
             try:

@@ -33,7 +33,7 @@ def slake(
     """
     rows = [(split, row) for split, name in FILES.items() for row in read_rows(src / name)]
     english = {_image(row): split for split, row in rows if _language(row) == "en"}
-    gathering = Gathering("slake")
+    gathering = Gathering("slake", protocol=f"slake_{language}")
     for split, row in rows:
         if language not in (_language(row), "both"):
             gathering.left_out["question in another language"] += 1

@@ -53,7 +53,8 @@ def vqa_med_2019(
     or nothing; the test split, on which nothing is trained, stays as published. `captions` names the splits, separated
     by commas, whose images get a caption; one of val or test would tell a model the answers it is examined on.
     """
-    gathering = Gathering("vqa_med_2019")
+    protocol = "vqa_med_2019" if exclude == "vqa_rad" else "vqa_med_2019_full"
+    gathering = Gathering("vqa_med_2019", protocol=protocol)
     excluded = IN_VQA_RAD if exclude == "vqa_rad" else frozenset(filter(None, map(str.strip, exclude.split(","))))
     captioned = {part.strip() for part in captions.split(",")}
     for folder, split in SPLITS.items():

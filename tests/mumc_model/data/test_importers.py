@@ -192,15 +192,15 @@ def test_vqa_rad_rows_are_repaired_where_that_is_safe_and_counted_where_not(tmp_
     assert summary.left_out == {"no image name": 1, "image missing": 1, "unknown answer type": 1, "not an object": 1}
     first, second = data.vqa
     assert (first.answer, first.answer_type, first.question_type) == ("3", "CLOSED", "PRES")
-    assert (second.split, second.labels) == ("test", {"organ": "head"})
-    with pytest.raises(ConfigError, match="choose one of official, image_disjoint"):
+    assert (second.split, second.labels) == ("test", {"organ": "head", "protocol": "vqa_rad_mevf"})
+    with pytest.raises(ConfigError, match="choose one of mevf, official, image_disjoint"):
         load(tmp_path, "vqa_rad", split="random")
 
 
 def test_slake_questions_in_both_languages_follow_the_english_split_of_their_image(tmp_path):
     summary, data = load(tmp_path, "slake")
     assert summary.left_out == {"question in another language": 1, "image outside the folder": 1}
-    assert data.vqa[0].labels == {"modality": "ct", "organ": "chest"}
+    assert data.vqa[0].labels == {"modality": "ct", "organ": "chest", "protocol": "slake_en"}
     _, data = load(tmp_path, "slake", language="both")
     assert [record.split for record in data.vqa] == ["train", "train"]
     _, data = load(tmp_path, "slake", language="zh")

@@ -1,0 +1,152 @@
+"""The part of `mumc-site` that is about models and answers: import-checkpoint, finetune, evaluate, ask."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+app = typer.Typer(rich_markup_mode=None)
+
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", help="Model folder; without it, what this site's own finetune left.")
+]
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A .pth file of the MUMC authors' pre-training or fine-tuning.")],
+    destination: Annotated[Path, typer.Argument(help="Model folder to write.")],
+    vocabulary: Annotated[
+        Path | None, typer.Option(help="BERT's vocab.txt; without it, the one beside the file if there is one.")
+    ] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads, where a head is not 64 wide.")] = None,
+) -> None:
+    """Turn the authors' checkpoint into a model folder. Nothing in the file is run."""
+    from mumc_model.data.tokenizer import Tokenizer
+    from mumc_model.errors import CheckpointError
+    from mumc_model.pretrained import VOCABULARY_FILE
+    from mumc_model.reference import import_reference
+
+    model = import_reference(file, heads=heads)
+    beside = file.with_name(VOCABULARY_FILE)
+    source = vocabulary or (beside if beside.is_file() else None)
+    tokenizer = Tokenizer.from_file(source) if source else None
+    size = model.config.text.vocab_size
+    if tokenizer is not None and len(tokenizer.vocab) != size:
+        raise CheckpointError(
+            f"the vocabulary has {len(tokenizer.vocab):,} tokens and the checkpoint {size:,}; give the vocabulary that it "
+            "was trained with"
+        )
+    model.save_pretrained(destination, tokenizer=tokenizer, facts={"imported from": "the authors' checkpoint"})
+    count = sum(weight.numel() for weight in model.parameters())
+    typer.echo(f"{model.kind} with {count:,} weights in {destination}")
+    if tokenizer is None:
+        typer.echo(
+            f"it has no vocabulary yet: put BERT's vocab.txt ({size:,} tokens) there before fine-tuning, or import again "
+            "with --vocabulary"
+        )
+
+
+@app.command()
+def finetune(
+    site: Annotated[Path, typer.Argument(help="Site folder with questions.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Hydra overrides: finetune=mumc finetune.steps=500 ...")
+    ] = None,
+    model: Annotated[Path, typer.Option(help="Model folder with encoders.")] = Path(),
+    out: Annotated[
+        Path | None, typer.Option(help="Where the answering model goes; inside the site by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of batches and dropout.")] = 0,
+) -> None:
+    """Teach encoders to answer this site's questions. The model stays at the site."""
+    from client.vqa import OWN_MODEL, finetune_here, open_place
+
+    console, out = Console(), out or site / OWN_MODEL
+    place = open_place(site)
+    with _progress(console) as progress:
+        task = progress.add_task("fine-tuning", total=None)
+
+        def on_step(done: int, loss: float) -> None:
+            progress.update(task, completed=done, description=f"fine-tuning, loss {loss:.2f}")
+
+        def on_start(steps: int) -> None:
+            progress.update(task, total=steps)
+
+        result = finetune_here(place, model, out, overrides or [], seed, on_step=on_step, on_start=on_start)
+    accuracy = result.validation_accuracy
+    found = (
+        "no validation questions" if accuracy is None else f"{100 * accuracy:.1f} % of the validation questions right"
+    )
+    console.print(f"{found}; kept step {result.best_step}: {result.selection}", highlight=False, soft_wrap=True)
+    console.print(f"answering model in {out}; next: mumc-site evaluate {site}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    site: Annotated[Path, typer.Argument(help="Site folder with questions, and captions for retrieval.")],
+    model: ModelOption = None,
+    method: Annotated[str, typer.Option(help="rank, generate or zero-shot; by default what the model can do.")] = "",
+    normaliser: Annotated[str, typer.Option(help="mumc, vqa_v2 or clinical.")] = "mumc",
+    scoring: Annotated[
+        str, typer.Option(help="mean (a token), sum, or compat (the paper's code) for ranking.")
+    ] = "mean",
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Where the evaluation goes; inside the site by default.")] = None,
+) -> None:
+    """Answer a split once and say how well: with intervals, baselines, calibration, and without the image.
+
+    Encoders that were not fine-tuned are asked zero-shot, and for retrieval between images and captions.
+    """
+    from client.vqa import OWN_MODEL, evaluate_here, open_place, retrieve_here, write_evaluation
+    from mumc_model.scorecard_text import to_console
+
+    console, folder = Console(), model or site / OWN_MODEL
+    place = open_place(site)
+    found = retrieve_here(place, folder)
+    if found is not None:
+        console.print(found, highlight=False)
+    if not any(row.split == split for row in place.data.vqa) and found is not None:
+        return
+    card = evaluate_here(place, folder, method=method, normaliser=normaliser, scoring=scoring, split=split)
+    out = out or site / "state" / "evaluation"
+    write_evaluation(card, out, f"Evaluation at {place.config.name}")
+    to_console(card, console)
+    console.print(f"report: {out / 'evaluation.md'}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def ask(
+    image: Annotated[Path, typer.Argument(help="A PNG or JPEG file.")],
+    question: Annotated[str, typer.Argument(help='For instance "is there a fracture".')],
+    model: Annotated[Path, typer.Option(help="Model folder of finetune, or encoders with --answer.")] = Path(),
+    method: Annotated[str, typer.Option(help="rank, generate or zero-shot; by default what the model can do.")] = "",
+    answer: Annotated[
+        list[str] | None, typer.Option(help="An answer to weigh instead of the list; repeatable.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many answers to show.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+) -> None:
+    """Answer one question about one image, with calibrated probabilities. Research software: no diagnosis."""
+    from client.vqa import ask_here
+
+    found = ask_here(model, image, question, method=method, answers=answer or [], top=top, device=device)
+    table = Table("answer", "probability", box=None, pad_edge=False)
+    for text, probability in found.answers:
+        table.add_row(text, f"{100 * probability:.1f} %")
+    console = Console()
+    console.print(f"{found.answer}", style="bold", highlight=False)
+    console.print(table)
+    if found.threshold:
+        console.print(
+            f"below {100 * found.threshold:.0f} % the answer is none of these (chosen on validation)", highlight=False
+        )
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )

@@ -1,0 +1,268 @@
+"""Fine-tuning, evaluating and asking at a site's own command line: nothing here is ordered by a server or sent to one."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from client.config import SiteConfig, read_site_config
+from configs.compose import compose
+from configs.loader import load
+from mumc_model.answerer import Answerer, Reply, read_image, reply
+from mumc_model.answering import View, answer_questions, answer_rows, generate_answers
+from mumc_model.candidates import Scoring
+from mumc_model.config import FinetuneConfig, Recipe
+from mumc_model.data.files import write_atomically
+from mumc_model.data.records import SiteData, read_site
+from mumc_model.data.samples import VqaSamples
+from mumc_model.data.splits import with_validation
+from mumc_model.errors import ConfigError, DataError
+from mumc_model.evaluate import AnswerRow
+from mumc_model.finetune import FinetuneResult, OnStep, VqaData, finetune
+from mumc_model.model import MumcModel
+from mumc_model.pretrained import kind_of, load_tokenizer, read_config
+from mumc_model.retrieval import retrieve
+from mumc_model.scorecard import Card, Evaluated, scorecard
+from mumc_model.scorecard_text import draw, to_markdown
+from mumc_model.train import choose_device
+from mumc_model.vqa import VqaModel
+from mumc_model.zero_shot import Matcher, match_questions
+
+METHODS = ("rank", "generate", "zero-shot")
+OWN_MODEL = "state/vqa"
+"""Where a site's own fine-tuning keeps its model."""
+VIEWS: tuple[tuple[str, View], ...] = (("blank_image", "blank"), ("shuffled_image", "shuffled"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A site's folder, opened at the command line."""
+
+    root: Path
+    config: SiteConfig
+    data: SiteData
+
+    @property
+    def device(self) -> torch.device:
+        """Where the site computes."""
+        return choose_device(self.config.device)
+
+
+def open_place(root: Path) -> Place:
+    """The site in a folder, with a validation split.
+
+    Raises:
+        ConfigurationError, DataError: the folder cannot be used.
+    """
+    config = read_site_config(root)
+    return Place(root=root, config=config, data=with_validation(read_site(root, bad_share=config.bad_share)))
+
+
+def finetune_here(
+    place: Place,
+    model_folder: Path,
+    out: Path,
+    overrides: Sequence[str],
+    seed: int,
+    *,
+    on_start: Callable[[int], None] = lambda steps: None,
+    on_step: OnStep | None = None,
+) -> FinetuneResult:
+    """Fine-tune pre-trained encoders on the site's questions and keep the answering model in `out`.
+
+    Args:
+        place: The site.
+        model_folder: Encoders as `mumc-server export` or `mumc-site import-checkpoint` write them.
+        out: Where the answering model goes.
+        overrides: As in `finetune=mumc finetune.steps=500`.
+        seed: Of batches and dropout.
+        on_start: Called with the number of steps before the first.
+        on_step: Called after each step.
+
+    Raises:
+        CheckpointError: the folder holds no encoders.
+        DataError: the site has no training questions.
+    """
+    settings = load(FinetuneConfig, compose("run", overrides)["recipe"]["finetune"], "finetune")
+    model, tokenizer = MumcModel.from_pretrained(model_folder), load_tokenizer(model_folder)
+    size = settings.image_size or model.config.vision.image_size
+    on_start(settings.steps)
+    data = VqaData.read(place.data, tokenizer, size, settings.question_tokens)
+    result = finetune(
+        model,
+        data,
+        tokenizer,
+        Recipe(model=model.config, finetune=settings),
+        device=place.device,
+        precision=place.config.precision,
+        seed=seed,
+        on_step=on_step,
+    )
+    answerer = Answerer(
+        model=result.model, tokenizer=tokenizer, texts=result.candidates.texts, calibration=result.calibration
+    )
+    facts = {"started from": read_config(model_folder).get("facts", {}).get("run", "a model folder")}
+    facts |= {"training questions": len(data.train), "answers": len(answerer.texts), "selection": result.selection}
+    answerer.save(out, facts)
+    return result
+
+
+def evaluate_here(
+    place: Place,
+    model_folder: Path,
+    *,
+    method: str = "",
+    normaliser: str = "mumc",
+    scoring: Scoring = "mean",
+    split: str = "test",
+) -> Card:
+    """Every question of a split answered once, with the image, without it and with another one; the numbers.
+
+    Raises:
+        ConfigError: the model cannot answer by this method.
+        DataError: the site has no such questions.
+    """
+    answers = _Examiner(place, model_folder, method, normaliser, scoring, split)
+    rows = answers.look("real")
+    found = Evaluated(
+        rows=rows,
+        asked=[row for row in place.data.vqa if row.split == split],
+        train=[row for row in place.data.vqa if row.split == "train"],
+        candidates=answers.texts,
+        method=answers.method if answers.method != "rank" else f"rank, {scoring}",
+        normaliser=normaliser,
+        split=split,
+        selection=str(read_config(model_folder).get("facts", {}).get("selection", "nothing was fine-tuned")),
+        threshold=answers.threshold,
+        views={name: answers.look(view) for name, view in VIEWS},
+    )
+    return scorecard(found, np.random.default_rng(0))
+
+
+def retrieve_here(place: Place, model_folder: Path) -> str | None:
+    """Retrieval between the site's images and captions, in words; nothing for a model that answers or without captions."""
+    if _is_answering(model_folder) or not place.data.captions:
+        return None
+    model, tokenizer = MumcModel.from_pretrained(model_folder), load_tokenizer(model_folder)
+    found = retrieve(model, place.data, tokenizer, device=place.device, precision=place.config.precision)
+    return found.describe(np.random.default_rng(0))
+
+
+def write_evaluation(card: Card, folder: Path, title: str) -> None:
+    """Write `evaluation.json`, `.md` and `.svg`."""
+    text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / "evaluation.json", (text + "\n").encode())
+    write_atomically(folder / "evaluation.md", to_markdown(card, title).encode())
+    draw(card, folder / "evaluation.svg")
+
+
+def ask_here(
+    model_folder: Path, image: Path, question: str, *, method: str, answers: Sequence[str], top: int, device: str
+) -> Reply:
+    """The reply of an answering model, or of encoders that weigh the given answers without any fine-tuning.
+
+    Raises:
+        ConfigError: encoders were given no answers to weigh.
+        DataError: the image cannot be read.
+    """
+    where = choose_device(device)
+    if _is_answering(model_folder):
+        answerer = Answerer.open(model_folder)
+        if answers:
+            answerer = replace(answerer, texts=tuple(dict.fromkeys(answers)))
+        return answerer.ask(image, question, device=where, method=method or "rank", top=top)
+    if not answers:
+        raise ConfigError(
+            f"{model_folder.name} holds encoders that were not fine-tuned, so they can only weigh answers that you give: "
+            "--answer yes --answer no"
+        )
+    model, tokenizer = MumcModel.from_pretrained(model_folder).to(where), load_tokenizer(model_folder)
+    with torch.no_grad():
+        token_1SD = model.visual_encoder(read_image(image, model.config.vision.image_size).to(where))
+    return reply(
+        answers, Matcher(model, answers, tokenizer, where, len(answers)).probability(question, token_1SD), 0.0, top
+    )
+
+
+class _Examiner:
+    """One model and one split: the answers by the chosen method, whatever is shown as the image."""
+
+    def __init__(self, place: Place, folder: Path, method: str, normaliser: str, scoring: Scoring, split: str) -> None:
+        self._place, self._normaliser, self._scoring = place, normaliser, scoring
+        answering = _is_answering(folder)
+        self.method = method or ("rank" if answering else "zero-shot")
+        if self.method not in METHODS:
+            raise ConfigError(f"there is no method {self.method!r}; choose one of {', '.join(METHODS)}")
+        if answering == (self.method == "zero-shot"):
+            raise ConfigError(
+                f"{folder.name} holds {'an answering model' if answering else 'encoders without an answer decoder'}, which "
+                f"cannot answer by {self.method}; choose {'rank or generate' if answering else 'zero-shot'}"
+            )
+        self.threshold, self.texts = 0.0, ()
+        self._answerer, self._model = None, None
+        trained_on = [row.answer for row in place.data.vqa if row.split == "train"]
+        if answering:
+            self._answerer = Answerer.open(folder)
+            if not self._answerer.texts and trained_on:
+                self._answerer = replace(self._answerer, texts=_distinct(trained_on))
+            if self.method == "rank":
+                self.texts = self._answerer.texts
+                self.threshold = self._answerer.calibration.threshold
+            self._tokenizer, settings = self._answerer.tokenizer, self._answerer.model.finetune
+            size, tokens = self._answerer.model.visual_encoder.config.image_size, settings.question_tokens
+        else:
+            self._model, self._tokenizer = MumcModel.from_pretrained(folder), load_tokenizer(folder)
+            self.texts = _distinct(trained_on)
+            if not self.texts:
+                raise DataError("zero-shot answers are weighed from the training answers, and this site has none")
+            size, tokens = self._model.config.vision.image_size, self._model.config.text.max_positions
+        self._samples = VqaSamples(place.data, split, self._tokenizer, size, tokens)
+
+    def look(self, view: View) -> list[AnswerRow]:
+        """Every question answered once."""
+        device, precision = self._place.device, self._place.config.precision
+        if self._model is not None:
+            probability_NK = match_questions(
+                self._model,
+                self.texts,
+                self._samples,
+                self._tokenizer,
+                device=device,
+                precision=precision,
+                view=view,
+            )
+            return answer_rows(self.texts, self._samples, probability_NK, self._normaliser)
+        assert self._answerer is not None
+        if self.method == "generate":
+            return generate_answers(
+                self._answerer.model,
+                self._tokenizer,
+                self._samples,
+                device=device,
+                precision=precision,
+                normaliser=self._normaliser,
+                view=view,
+            )
+        return answer_questions(
+            self._answerer.model,
+            self._answerer.candidates,
+            self._samples,
+            device=device,
+            precision=precision,
+            scoring=self._scoring,
+            normaliser=self._normaliser,
+            calibration=self._answerer.calibration if self._scoring == "mean" else None,
+            view=view,
+        )
+
+
+def _distinct(answers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text for text, _ in Counter(sorted(answers)).most_common())
+
+
+def _is_answering(folder: Path) -> bool:
+    return kind_of(read_config(folder)) == VqaModel.kind
