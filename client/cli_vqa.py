@@ -1,7 +1,7 @@
 """The part of `mumc-site` that is about models and answers: import-checkpoint, finetune, evaluate, ask."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 app = typer.Typer(rich_markup_mode=None)
+
+Scoring = Literal["mean", "sum", "compat"]
 
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Model folder; without it, what this site's own finetune left.")
@@ -37,16 +39,16 @@ def import_checkpoint(
     size = model.config.text.vocab_size
     if tokenizer is not None and len(tokenizer.vocab) != size:
         raise CheckpointError(
-            f"the vocabulary has {len(tokenizer.vocab):,} tokens and the checkpoint {size:,}; give the vocabulary that it "
-            "was trained with"
+            f"the vocabulary has {len(tokenizer.vocab):,} tokens and the checkpoint {size:,}; give the vocabulary that "
+            "it was trained with"
         )
     model.save_pretrained(destination, tokenizer=tokenizer, facts={"imported from": "the authors' checkpoint"})
     count = sum(weight.numel() for weight in model.parameters())
     typer.echo(f"{model.kind} with {count:,} weights in {destination}")
     if tokenizer is None:
         typer.echo(
-            f"it has no vocabulary yet: put BERT's vocab.txt ({size:,} tokens) there before fine-tuning, or import again "
-            "with --vocabulary"
+            f"it has no vocabulary yet: put BERT's vocab.txt ({size:,} tokens) there before fine-tuning, or import "
+            "again with --vocabulary"
         )
 
 
@@ -57,9 +59,7 @@ def finetune(
         list[str] | None, typer.Argument(help="Hydra overrides: finetune=mumc finetune.steps=500 ...")
     ] = None,
     model: Annotated[Path, typer.Option(help="Model folder with encoders.")] = Path(),
-    out: Annotated[
-        Path | None, typer.Option(help="Where the answering model goes; inside the site by default.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the answering model goes, if not into the site.")] = None,
     seed: Annotated[int, typer.Option(help="Of batches and dropout.")] = 0,
 ) -> None:
     """Teach encoders to answer this site's questions. The model stays at the site."""
@@ -78,10 +78,12 @@ def finetune(
 
         result = finetune_here(place, model, out, overrides or [], seed, on_step=on_step, on_start=on_start)
     accuracy = result.validation_accuracy
-    found = (
-        "no validation questions" if accuracy is None else f"{100 * accuracy:.1f} % of the validation questions right"
+    found = "unknown" if accuracy is None else f"{100 * accuracy:.1f} %"
+    console.print(
+        f"right on validation: {found}; kept step {result.best_step}: {result.selection}",
+        highlight=False,
+        soft_wrap=True,
     )
-    console.print(f"{found}; kept step {result.best_step}: {result.selection}", highlight=False, soft_wrap=True)
     console.print(f"answering model in {out}; next: mumc-site evaluate {site}", highlight=False, soft_wrap=True)
 
 
@@ -92,7 +94,7 @@ def evaluate(
     method: Annotated[str, typer.Option(help="rank, generate or zero-shot; by default what the model can do.")] = "",
     normaliser: Annotated[str, typer.Option(help="mumc, vqa_v2 or clinical.")] = "mumc",
     scoring: Annotated[
-        str, typer.Option(help="mean (a token), sum, or compat (the paper's code) for ranking.")
+        Scoring, typer.Option(help="mean (a token), sum, or compat (the paper's code) for ranking.")
     ] = "mean",
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     out: Annotated[Path | None, typer.Option(help="Where the evaluation goes; inside the site by default.")] = None,
@@ -124,9 +126,7 @@ def ask(
     question: Annotated[str, typer.Argument(help='For instance "is there a fracture".')],
     model: Annotated[Path, typer.Option(help="Model folder of finetune, or encoders with --answer.")] = Path(),
     method: Annotated[str, typer.Option(help="rank, generate or zero-shot; by default what the model can do.")] = "",
-    answer: Annotated[
-        list[str] | None, typer.Option(help="An answer to weigh instead of the list; repeatable.")
-    ] = None,
+    answer: Annotated[list[str] | None, typer.Option(help="An answer to weigh; repeatable. Replaces the list.")] = None,
     top: Annotated[int, typer.Option(help="How many answers to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:

@@ -1,4 +1,4 @@
-"""Fine-tuning, evaluating and asking at a site's own command line: nothing here is ordered by a server or sent to one."""
+"""Fine-tuning, evaluating and asking at a site's own command line; no server orders it or hears of it."""
 
 import json
 from collections import Counter
@@ -144,7 +144,7 @@ def evaluate_here(
 
 
 def retrieve_here(place: Place, model_folder: Path) -> str | None:
-    """Retrieval between the site's images and captions, in words; nothing for a model that answers or without captions."""
+    """Retrieval between the site's images and captions, in words; None for an answering model or without captions."""
     if _is_answering(model_folder) or not place.data.captions:
         return None
     model, tokenizer = MumcModel.from_pretrained(model_folder), load_tokenizer(model_folder)
@@ -177,8 +177,8 @@ def ask_here(
         return answerer.ask(image, question, device=where, method=method or "rank", top=top)
     if not answers:
         raise ConfigError(
-            f"{model_folder.name} holds encoders that were not fine-tuned, so they can only weigh answers that you give: "
-            "--answer yes --answer no"
+            f"{model_folder.name} holds encoders that were not fine-tuned, so they can only weigh answers that you "
+            "give: --answer yes --answer no"
         )
     model, tokenizer = MumcModel.from_pretrained(model_folder).to(where), load_tokenizer(model_folder)
     with torch.no_grad():
@@ -199,11 +199,13 @@ class _Examiner:
             raise ConfigError(f"there is no method {self.method!r}; choose one of {', '.join(METHODS)}")
         if answering == (self.method == "zero-shot"):
             raise ConfigError(
-                f"{folder.name} holds {'an answering model' if answering else 'encoders without an answer decoder'}, which "
-                f"cannot answer by {self.method}; choose {'rank or generate' if answering else 'zero-shot'}"
+                f"{folder.name} holds {'an answering model' if answering else 'encoders without an answer decoder'}, "
+                f"which cannot answer by {self.method}; choose {'rank or generate' if answering else 'zero-shot'}"
             )
-        self.threshold, self.texts = 0.0, ()
-        self._answerer, self._model = None, None
+        self.threshold = 0.0
+        self.texts: tuple[str, ...] = ()
+        self._answerer: Answerer | None = None
+        self._model: MumcModel | None = None
         trained_on = [row.answer for row in place.data.vqa if row.split == "train"]
         if answering:
             self._answerer = Answerer.open(folder)

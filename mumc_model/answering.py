@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mumc_model.calibration import Calibration
 from mumc_model.candidates import Candidates, Scoring
-from mumc_model.data.protocols import LABEL, grammar_of
+from mumc_model.data.protocols import grammar_of
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.evaluate import AnswerRow, is_correct, right_answers
@@ -164,15 +164,10 @@ def right_candidates(texts: Sequence[str], samples: VqaSamples, normaliser: str 
     for place, text in enumerate(texts):
         places.setdefault(normalise_answer(text, normaliser), []).append(place)
     right_NK = torch.zeros(len(samples), len(texts), dtype=torch.bool)
-    for row, truth, protocol in zip(right_NK, samples.answers, protocols_of(samples), strict=True):
-        for answer in right_answers(truth, normaliser, grammar_of(protocol)):
+    for row, truth, labels in zip(right_NK, samples.answers, samples.labels, strict=True):
+        for answer in right_answers(truth, normaliser, grammar_of(labels)):
             row[places.get(answer, [])] = True
     return right_NK
-
-
-def protocols_of(samples: VqaSamples) -> list[str]:
-    """The protocol under which each question is asked; empty for a site's own."""
-    return [labels.get(LABEL, "") for labels in samples.labels]
 
 
 def _rows(samples: VqaSamples, predictions: Sequence[str], confidence_N: Tensor, normaliser: str) -> list[AnswerRow]:
@@ -183,7 +178,7 @@ def _rows(samples: VqaSamples, predictions: Sequence[str], confidence_N: Tensor,
         samples.answers,
         predictions,
         confidence_N.tolist(),
-        protocols_of(samples),
+        samples.labels,
         strict=True,
     )
     return [
@@ -193,8 +188,8 @@ def _rows(samples: VqaSamples, predictions: Sequence[str], confidence_N: Tensor,
             answer_type=answer_type,
             truth=truth,
             prediction=prediction,
-            correct=is_correct(prediction, truth, normaliser, grammar_of(protocol)),
+            correct=is_correct(prediction, truth, normaliser, grammar_of(labels)),
             confidence=confidence,
         )
-        for image, question_type, answer_type, truth, prediction, confidence, protocol in facts
+        for image, question_type, answer_type, truth, prediction, confidence, labels in facts
     ]

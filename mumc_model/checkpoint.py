@@ -1,7 +1,5 @@
 """Weights on disk in safetensors, written whole or not at all, and read by name; and public weights to start from."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from safetensors.torch import load_file, save
 from timm.models import get_pretrained_cfg
 from torch import Tensor
 
+from mumc_model.data.files import write_atomically
 from mumc_model.errors import CheckpointError
 from mumc_model.text import TextEncoder
 from mumc_model.vision import VisionEncoder, resize_pos_embed
@@ -23,24 +22,7 @@ _SHOWN = 5
 
 def save_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:
     """Write weights to one safetensors file; a crash leaves the old file or the new one, never half of either."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = save({name: weight.detach().cpu().contiguous() for name, weight in weights.items()})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(whole)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_atomically(Path(path), save({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}))
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, Self
 
+from mumc_model.data.protocols import grammar_of
 from mumc_model.errors import DataError
 from mumc_model.normalise import accepted_answers, normalise_answer
 
@@ -30,6 +31,10 @@ class Question(Protocol):
     @property
     def question_type(self) -> str:
         """What is asked for."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Facts of the image and, for a public set, its protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +105,11 @@ def score(rows: Sequence[AnswerRow]) -> Metrics:
     return metrics
 
 
-def out_of_list_share(
-    candidates: Iterable[str], truths: Sequence[str], normaliser: str = "mumc", grammar: str = "plain"
-) -> float:
-    """Share of true answers that no candidate can give: the ceiling of ranking is one minus this."""
+def out_of_list_share(candidates: Iterable[str], asked: Sequence[Question], normaliser: str = "mumc") -> float:
+    """Share of questions that no candidate answers rightly: the ceiling of ranking is one minus this."""
     known = {normalise_answer(candidate, normaliser) for candidate in candidates}
-    return sum(known.isdisjoint(right_answers(truth, normaliser, grammar)) for truth in truths) / max(1, len(truths))
+    missed = [known.isdisjoint(right_answers(q.answer, normaliser, grammar_of(q.labels))) for q in asked]
+    return sum(missed) / max(1, len(missed))
 
 
 def majority(train: Sequence[Question], test: Sequence[Question]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mumc_model.data.protocols import LABEL, describe, grammar_of
+from mumc_model.data.protocols import describe, grammar_of, protocol_of
 from mumc_model.data.schema import VqaRecord
 from mumc_model.errors import DataError
 from mumc_model.evaluate import AnswerRow, is_correct, majority, out_of_list_share, question_only
@@ -79,16 +79,16 @@ def scorecard(found: Evaluated, rng: np.random.Generator) -> Card:
         "differences": {name: _difference(right, values, clusters, rng) for name, values in others.items()},
         "words": _words(found, clusters, rng),
         "confidence": _confidence(found.rows, right, found.threshold),
-        "out_of_list": _out_of_list(found),
+        "out_of_list": out_of_list_share(found.candidates, found.asked, found.normaliser) if found.candidates else None,
     }
     card["cells"] = list(_cells(card))
     return card
 
 
 def _protocol(found: Evaluated) -> Card:
-    names = sorted({row.labels.get(LABEL, "") for row in found.asked})
+    names = sorted({protocol_of(row.labels) for row in found.asked})
     return {
-        "names": [name or "own" for name in names],
+        "names": names,
         "split": describe(names),
         "asked": found.split,
         "n": len(found.rows),
@@ -110,7 +110,7 @@ def _guesses(found: Evaluated) -> dict[str, np.ndarray[Any, Any]]:
 def _right(found: Evaluated, answers: Sequence[str]) -> np.ndarray[Any, Any]:
     return np.array(
         [
-            is_correct(answer, row.answer, found.normaliser, grammar_of(row.labels.get(LABEL, "")))
+            is_correct(answer, row.answer, found.normaliser, grammar_of(row.labels))
             for answer, row in zip(answers, found.asked, strict=True)
         ],
         dtype=np.float64,
@@ -159,7 +159,7 @@ def _words(found: Evaluated, clusters: Sequence[Hashable], rng: np.random.Genera
         values = [
             max(
                 measure(row.prediction, wording, found.normaliser)
-                for wording in accepted_answers(row.truth, grammar_of(asked.labels.get(LABEL, "")))
+                for wording in accepted_answers(row.truth, grammar_of(asked.labels))
             )
             for row, asked in zip(found.rows, found.asked, strict=True)
         ]
@@ -188,17 +188,6 @@ def _confidence(rows: Sequence[AnswerRow], right: np.ndarray[Any, Any], threshol
 def _thinned(coverage: Sequence[float], risk: Sequence[float], points: int = 100) -> list[list[float]]:
     places = np.unique(np.linspace(0, len(coverage) - 1, min(points, len(coverage))).round().astype(int))
     return [[coverage[place], risk[place]] for place in places]
-
-
-def _out_of_list(found: Evaluated) -> float | None:
-    """Share of true answers that the model could not have given, whatever it saw."""
-    if not found.candidates:
-        return None
-    missed = 0.0
-    for protocol in {row.labels.get(LABEL, "") for row in found.asked}:
-        truths = [row.answer for row in found.asked if row.labels.get(LABEL, "") == protocol]
-        missed += len(truths) * out_of_list_share(found.candidates, truths, found.normaliser, grammar_of(protocol))
-    return missed / len(found.asked)
 
 
 def _cells(card: Card) -> list[Card]:

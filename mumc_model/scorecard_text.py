@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 NAMES = {
-    "majority": "majority answer, never sees the image",
-    "question_only": "question only, never sees the image",
-    "blank_image": "this model, image blank",
-    "shuffled_image": "this model, another question's image",
+    "majority": "majority answer",
+    "question_only": "question only",
+    "blank_image": "model, blank image",
+    "shuffled_image": "model, wrong image",
 }
+
+KINDS = ("overall", "open", "closed")
 
 Card = Mapping[str, Any]
 
@@ -21,7 +23,7 @@ Card = Mapping[str, Any]
 def to_markdown(card: Card, title: str) -> str:
     """The whole evaluation as a page."""
     protocol, confidence = card["protocol"], card["confidence"]
-    rows = {f"this model ({card['method']})": card["scores"]} | {NAMES[n]: s for n, s in card["beside"].items()}
+    rows = {f"model ({card['method']})": card["scores"]} | {NAMES[n]: s for n, s in card["beside"].items()}
     lines = [
         f"# {title}",
         "",
@@ -31,7 +33,8 @@ def to_markdown(card: Card, title: str) -> str:
         f"- selection: {card['selection']}",
         "- intervals: 95 %, percentile bootstrap over images",
         "",
-        "Percent right:",
+        "Percent right. Majority and question only are guesses that never see an image; a wrong image is another "
+        "question's.",
         "",
         "| | overall | open | closed |",
         "|---|---|---|---|",
@@ -40,7 +43,7 @@ def to_markdown(card: Card, title: str) -> str:
             for name, scores in rows.items()
         ),
         "",
-        "| difference of this model and | points | exact McNemar p |",
+        "| model less | points | exact McNemar p |",
         "|---|---|---|",
         *(
             f"| {NAMES[name]} | {points(value)} | {value['mcnemar_p']:.2g} |"
@@ -70,9 +73,9 @@ def to_console(card: Card, console: Console) -> None:
     console.print(f"{protocol['split']}; {protocol['asked']}, {protocol['n']} questions on {protocol['images']} images")
     console.print(f"exact match, normaliser {card['normaliser']}; {card['selection']}; 95 % intervals over images")
     table = Table("percent right", "overall", "open", "closed", box=SIMPLE_HEAD)
-    rows = {f"this model ({card['method']})": card["scores"]} | {NAMES[n]: s for n, s in card["beside"].items()}
+    rows = {f"model ({card['method']})": card["scores"]} | {NAMES[n]: s for n, s in card["beside"].items()}
     for name, scores in rows.items():
-        table.add_row(name, *(percent(scores[kind]) for kind in ("overall", "open", "closed")))
+        table.add_row(name, *(percent(scores[kind]) for kind in KINDS))
     console.print(table)
     console.print(confidence_text(card["confidence"]))
     console.print(out_of_list_text(card["out_of_list"]))
@@ -81,7 +84,7 @@ def to_console(card: Card, console: Console) -> None:
 def percent(score: Card | None) -> str:
     """A share with its interval, in percent."""
     if score is None:
-        return "–"
+        return "-"
     low, high = score["ci95"]
     return f"{100 * score['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
@@ -89,7 +92,7 @@ def percent(score: Card | None) -> str:
 def points(difference: Card) -> str:
     """A difference with its interval, in percentage points."""
     low, high = difference["ci95"]
-    return f"{100 * difference['diff']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})".replace("-", "−")
+    return f"{100 * difference['diff']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})".replace("-", "\N{MINUS SIGN}")
 
 
 def confidence_text(confidence: Card) -> str:
@@ -98,6 +101,8 @@ def confidence_text(confidence: Card) -> str:
         f"Confidence: expected calibration error {100 * confidence['ece']:.1f} points over {confidence['bins']} bins, "
         f"Brier score {confidence['brier']:.3f}, area under risk and coverage {confidence['area_under_risk']:.3f}. "
     )
+    if not confidence["threshold"]:
+        return text + "Every question is answered: validation gave no reason to refuse any, or was too small to tell."
     if confidence["right_of_answered"] is None:
         return text + "With the threshold chosen on validation every question is answered “none of these”."
     text += (

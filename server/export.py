@@ -30,7 +30,7 @@ def export(run: Path, destination: Path) -> int:
     model = build_model(fit_vocabulary(config.recipe, len(tokenizer.vocab)).model, config.seed)
     load_shared(model, load_weights(run / WEIGHTS))
     records = read_journal(run / JOURNAL)
-    kept = sorted({f"{name.rsplit('.', 1)[0]}." for name in model.weights() if not is_shared(name)})
+    kept = sorted({".".join(name.split(".")[:2]) + "." for name in model.weights() if not is_shared(name)})
     facts = {
         "run": run_id,
         "rounds": len(records),

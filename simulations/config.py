@@ -1,5 +1,6 @@
 """What `mumc-sim run` is asked to do."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,6 +25,8 @@ class SourceConfig:
     """For `public`: the set whose captions are the archives."""
     questions: str = "slake"
     """For `public`: the set whose questions are asked."""
+    question_options: Mapping[str, str] = field(default_factory=dict)
+    """For `public`: options of that set's importer, as in `{split: image_disjoint}`."""
     phantom: PhantomConfig = field(default_factory=PhantomConfig)
 
     def __post_init__(self) -> None:

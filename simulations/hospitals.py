@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,22 +70,22 @@ def _given(source: SourceConfig, count: int, seed: int, folder: Path, note: Note
 
 def _public(source: SourceConfig, folder: Path, note: Note) -> list[SiteData]:
     """The captions of one public set and the questions of another; what else the two hold is left out."""
-    captions, questions = (
-        read_site(_import(name, Path(source.path), folder, note)) for name in (source.captions, source.questions)
-    )
+    root = Path(source.path)
+    captions = read_site(_import(source.captions, root, folder, note, {}))
+    questions = read_site(_import(source.questions, root, folder, note, source.question_options))
     return [replace(captions, vqa=()), replace(questions, captions=())]
 
 
-def _import(name: str, root: Path, folder: Path, note: Note) -> Path:
+def _import(name: str, root: Path, folder: Path, note: Note, options: Mapping[str, str]) -> Path:
     """The public set as a site folder, imported once for all runs that read the same place."""
     if name not in IMPORTERS:
         raise ConfigurationError(f"no importer is called '{name}'; there are {', '.join(sorted(IMPORTERS))}")
     source = root / name
-    digest = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(repr((str(source.resolve()), sorted(options.items()))).encode()).hexdigest()[:8]
     destination = folder.parents[1] / "imported" / f"{name}-{digest}"
     if not (destination / "site.yaml").is_file():
         note(f"importing {name}")
-        IMPORTERS[name](source, destination, on_progress=lambda done, total: None)
+        IMPORTERS[name](source, destination, on_progress=lambda done, total: None, **options)
     return destination
 
 

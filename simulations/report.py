@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from mumc_model.data.files import write_atomically
+from mumc_model.data.protocols import OWN, describe, protocol_of
 from mumc_model.evaluate import out_of_list_share
 from simulations.report_html import to_html
 from simulations.report_plots import draw_plots
 from simulations.report_scores import Answers, cells, difference, gather, scores
-from simulations.report_study import ARMS, DIFFERENCES, GUESSES, ReportError, SiteQuestions, Study, Training
+from simulations.report_study import ARMS, DIFFERENCES, GUESSES, NORMALISER, ReportError, SiteQuestions, Study, Training
 from simulations.report_table import to_markdown
 
 SCHEMA_VERSION = 1
@@ -66,6 +67,8 @@ def build_report(study: Study, rng: np.random.Generator) -> Report:
     guesses = [name for name in GUESSES if name in answers]
     arms = _in_order(name for name in answers if name not in guesses)
     any_arm = answers[arms[0]]
+    measured = _measured(study)
+    factors = {**study.factors, **{name: measured[name] for name in ("protocol", "normaliser", "selection")}}
     return {
         "schema_version": SCHEMA_VERSION,
         "name": study.name,
@@ -79,6 +82,7 @@ def build_report(study: Study, rng: np.random.Generator) -> Report:
             "questions": len(any_arm) // (1 if "seeds" in any_arm.cluster_columns else len(np.unique(any_arm.seeds))),
             "images": len(set(any_arm.clusters())),
         },
+        "measured": measured,
         "intervals": {"level": 0.95, "method": "percentile bootstrap", "clusters": list(any_arm.cluster_columns)},
         "arms": {arm: scores(answers[arm], rng) | _costs(arm, study.training) for arm in arms},
         "baselines": {name: scores(answers[name], rng) for name in guesses},
@@ -89,7 +93,18 @@ def build_report(study: Study, rng: np.random.Generator) -> Report:
         "wall_s": round(study.wall_s, 3),
         "caveats": list(study.caveats),
         "config": dict(study.config),
-        "cells": [cell for name in arms + guesses for cell in cells(name, answers[name], study.factors, rng)],
+        "cells": [cell for name in arms + guesses for cell in cells(name, answers[name], factors, rng)],
+    }
+
+
+def _measured(study: Study) -> dict[str, str]:
+    """What every accuracy of the report was measured by."""
+    names = {protocol_of(q.labels) for own in study.questions for q in own.test} or {OWN}
+    return {
+        "protocol": "+".join(sorted(names)),
+        "split": describe(names),
+        "normaliser": NORMALISER,
+        "selection": study.selection,
     }
 
 
@@ -142,5 +157,5 @@ def _out_of_list(questions: Sequence[SiteQuestions]) -> float | None:
         return None
     missed = 0.0
     for own in questions:
-        missed += len(own.test) * out_of_list_share([q.answer for q in own.train], [q.answer for q in own.test])
+        missed += len(own.test) * out_of_list_share([q.answer for q in own.train], own.test, NORMALISER)
     return missed / tested

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mumc_model.data.protocols import grammar_of
 from mumc_model.evaluate import Question, chance, is_correct, majority, question_only
 from mumc_model.statistics import Interval, bootstrap_mean, paired_difference
-from simulations.report_study import GUESSES, ArmResult, ReportError, SiteQuestions, Study
+from simulations.report_study import GUESSES, NORMALISER, ArmResult, ReportError, SiteQuestions, Study
 
 Score = dict[str, Any]
 """`mean`, `ci95` and `n` of a share of right answers."""
@@ -210,7 +211,9 @@ def _guessed(name: str, train: Sequence[Question], test: Sequence[Question]) -> 
     if name == "chance":
         return chance(test)
     predictions = {"majority": majority, "question_only": question_only}[name](train, test)
-    return [float(is_correct(p, q.answer)) for p, q in zip(predictions, test, strict=True)]
+    return [
+        float(is_correct(p, q.answer, NORMALISER, grammar_of(q.labels))) for p, q in zip(predictions, test, strict=True)
+    ]
 
 
 def _clustering(answers: Answers) -> tuple[str, ...]:

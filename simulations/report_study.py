@@ -13,6 +13,9 @@ ARMS = ("scratch", "local", "federated", "centralised")
 GUESSES = ("chance", "majority", "question_only")
 """The baselines that never see an image, from the weakest to the strongest."""
 
+NORMALISER = "mumc"
+"""How sites compare answers in a run; `mumc-site evaluate` offers the others."""
+
 DIFFERENCES = (
     ("federated", "scratch"),
     ("federated", "local"),
@@ -78,6 +81,8 @@ class Study:
     results: Sequence[ArmResult]
     questions: Sequence[SiteQuestions]
     training: Sequence[Training] = ()
+    selection: str = ""
+    """How each site chose the weights that answer, in one sentence."""
     wall_s: float = 0.0
     config: Mapping[str, Any] = field(default_factory=dict)
     factors: Mapping[str, Any] = field(default_factory=dict)

@@ -99,7 +99,9 @@ def reading(report: Values) -> list[str]:
         f"Each arm gave {tested['answers']:,} answers, to {tested['questions']:,} test questions about "
         f"{tested['images']:,} images at {len(report['sites'])} sites, {_seeds_note(seeds)}.",
         _interval_note(report["intervals"]["clusters"], seeds),
-        "Right means that the whole answer reads the same once normalised; a part of it is wrong.",
+        f"Questions and splits: {report['measured']['split']}. Right means that the whole answer reads the same once "
+        f"normalised by `{report['measured']['normaliser']}`; a part of it is wrong.",
+        _as_sentence(f"the weights that answer: {report['measured']['selection'] or 'as they were left'}"),
         "The worst site is chosen by its own score, so chance alone makes it look worse than it is.",
     ]
     if report["out_of_list"] is not None:

@@ -70,6 +70,7 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
         results=results,
         questions=questions,
         training=training,
+        selection=_selection(config),
         wall_s=time.monotonic() - started,
         config=dump(config),
         caveats=_caveats(config),
@@ -210,11 +211,18 @@ def _case(config: SimulationConfig) -> str:
     )
 
 
+def _selection(config: SimulationConfig) -> str:
+    finetune = config.run.recipe.finetune
+    looks = -(-finetune.steps // finetune.select_every)
+    if finetune.select_on == "test":
+        return f"the best of {looks} looks ON THE TEST QUESTIONS, so every accuracy here is too good"
+    return f"the best of {looks} looks at the site's own validation questions; the test questions are asked once"
+
+
 def _caveats(config: SimulationConfig) -> list[str]:
     caveats = [
         f"pre-training: {config.run.federation.rounds} rounds of {config.run.federation.local_steps} steps of "
         f"{config.run.recipe.pretrain.batch_size} records at each site; centralised takes as many as all together",
-        "fine-tuning keeps what did best on the site's own validation split; the test split is looked at once",
     ]
     if "scratch" in config.arms and config.scratch_freeze != config.run.recipe.finetune.freeze:
         caveats.append(

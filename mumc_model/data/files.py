@@ -19,6 +19,8 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
                 file.flush()
                 os.fsync(file.fileno())
         partial.replace(path)
+        if durable:
+            _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -31,3 +33,12 @@ def write_if_changed(path: Path, content: bytes, *, durable: bool = True) -> Non
     except OSError:
         pass
     write_atomically(path, content, durable=durable)
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the disk has the folder's new entry."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -3,7 +3,7 @@
 Importers write the name into each question's labels, so that it stays with the question wherever it is dealt to.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 LABEL = "protocol"
@@ -48,12 +48,18 @@ PROTOCOLS = {
 }
 
 
-def grammar_of(name: str) -> str:
-    """How true answers are written under the protocol; plain for a site's own questions."""
+def protocol_of(labels: Mapping[str, str]) -> str:
+    """The name of the protocol that a question with these labels is asked under."""
+    return labels.get(LABEL, OWN)
+
+
+def grammar_of(labels: Mapping[str, str]) -> str:
+    """How the true answer to a question with these labels is written."""
+    name = protocol_of(labels)
     return PROTOCOLS[name].grammar if name in PROTOCOLS else "plain"
 
 
 def describe(names: Iterable[str]) -> str:
-    """The protocols of some questions, in words."""
+    """The splits of some protocols, in words."""
     found = sorted(set(names))
     return "; ".join(PROTOCOLS[name].split if name in PROTOCOLS else "the site's own questions" for name in found)

@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -31,6 +31,7 @@ class Asked:
     question: str
     answer: str
     question_type: str = "organ"
+    labels: dict = field(default_factory=dict)
 
 
 def test_a_row_survives_a_line_of_json():
@@ -68,7 +69,15 @@ def test_no_rows_have_no_score():
 
 
 def test_the_out_of_list_share_counts_truths_that_no_candidate_can_give():
-    assert out_of_list_share(["Liver.", "yes"], ["liver", "spleen", "yes", "gall bladder"]) == 0.5
+    asked = [Asked("?", answer) for answer in ("liver", "spleen", "yes", "gall bladder")]
+    assert out_of_list_share(["Liver.", "yes"], asked) == 0.5
+
+
+def test_an_answer_with_alternatives_is_in_the_list_when_one_of_them_is():
+    labels = {"protocol": "vqa_med_2019"}
+    asked = [Asked("?", "ct # mri", labels=labels), Asked("?", "(left) lung", labels=labels)]
+    assert out_of_list_share(["MRI", "lung"], asked) == 0.0
+    assert out_of_list_share(["MRI", "lung"], [replace(q, labels={}) for q in asked]) == 1.0
 
 
 TRAIN = [

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from mumc_model.errors import ConfigError
 from mumc_model.evaluate import is_correct
-from mumc_model.normalise import normalise_answer
+from mumc_model.normalise import accepted_answers, normalise_answer
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,28 @@ def test_the_clinical_form_is_its_own_clinical_form(text):
 def test_a_misspelt_normaliser_is_an_error_with_a_suggestion():
     with pytest.raises(ConfigError, match="did you mean clinical"):
         normalise_answer("yes", "clincal")
+
+
+@pytest.mark.parametrize(
+    ("truth", "wordings"),
+    [
+        ("ct", {"ct"}),
+        ("ct # mri", {"ct", "mri"}),
+        ("(left) lung mass", {"left lung mass", "lung mass"}),
+        (
+            "acute (left) (upper) bleed",
+            {"acute left upper bleed", "acute left bleed", "acute upper bleed", "acute bleed"},
+        ),
+        ("mr - t2 (weighted) # t2", {"mr - t2 weighted", "mr - t2", "t2"}),
+        ("#", {"#"}),
+    ],
+)
+def test_alternatives_and_optional_words_of_vqa_med_all_count(truth, wordings):
+    assert set(accepted_answers(truth, "vqa_med")) == wordings
+    assert accepted_answers(truth) == (truth,)
+    assert all(is_correct(wording, truth, grammar="vqa_med") for wording in wordings)
+
+
+def test_an_answer_of_very_many_optional_words_is_taken_whole():
+    truth = " ".join(f"({word})" for word in "abcdefghijklmnop")
+    assert accepted_answers(truth, "vqa_med") == ("a b c d e f g h i j k l m n o p",)

@@ -15,7 +15,7 @@ from simulations.report_plots import draw_plots
 from simulations.report_study import ArmResult, ReportError, SiteQuestions, Study, Training
 from simulations.report_table import print_report, to_markdown
 
-Asked = namedtuple("Asked", "question answer question_type")
+Asked = namedtuple("Asked", "question answer question_type labels", defaults=({},))
 TEST = [Asked("which organ?", ("liver", "lung")[i % 2], "organ") for i in range(6)] + [
     Asked("odd?", "yes", "<b>$x")
 ] * 2
@@ -93,7 +93,9 @@ def test_differences_are_those_of_the_arms_means(report):
 
 def test_cells_are_flat_numbers_that_other_studies_read_alike(report):
     assert all(cell.keys() == {"factors", "metric", "value", "ci95", "n", "seed"} for cell in report["cells"])
-    found = [c for c in report["cells"] if c["factors"] == {"arm": "federated", "site": "all", "answer_type": "all"}]
+    measured = {name: report["measured"][name] for name in ("protocol", "normaliser", "selection")}
+    whole = {"arm": "federated", "site": "all", "answer_type": "all", **measured}
+    found = [c for c in report["cells"] if c["factors"] == whole]
     assert [(c["seed"], c["value"]) for c in found] == [(1, 0.75), (2, 0.75)]
 
 

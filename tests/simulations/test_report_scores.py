@@ -9,7 +9,7 @@ from mumc_model.evaluate import AnswerRow
 from simulations.report_scores import cells, difference, gather, score, scores
 from simulations.report_study import ArmResult, ReportError, SiteQuestions, Study
 
-Asked = namedtuple("Asked", "question answer question_type")
+Asked = namedtuple("Asked", "question answer question_type labels", defaults=({},))
 
 
 def row(right, image="a.png", *, question_type="organ", answer_type="OPEN", truth="liver"):
