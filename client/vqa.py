@@ -24,6 +24,7 @@ from mumc_model.errors import ConfigError, DataError
 from mumc_model.evaluate import AnswerRow
 from mumc_model.finetune import FinetuneResult, OnStep, VqaData, finetune
 from mumc_model.model import MumcModel
+from mumc_model.normalise import normalise_answer
 from mumc_model.pretrained import kind_of, load_tokenizer, read_config
 from mumc_model.retrieval import retrieve
 from mumc_model.scorecard import Card, Evaluated, scorecard
@@ -126,6 +127,7 @@ def evaluate_here(
         ConfigError: the model cannot answer by this method.
         DataError: the site has no such questions.
     """
+    normalise_answer("", normaliser)
     answers = _Examiner(place, model_folder, method, normaliser, scoring, split)
     rows = answers.look("real")
     found = Evaluated(

@@ -102,16 +102,24 @@ class Candidates:
 
     def scores(self, edges: Sequence[Tensor], scoring: Scoring) -> Tensor:
         """Score QC of each answer from the log-probabilities QE of each tree's edges."""
-        along = [
-            torch.cat([edge_QE, edge_QE.new_zeros(len(edge_QE), 1)], dim=1)[:, tree.edges_CT]
-            for edge_QE, tree in zip(edges, self.trees, strict=True)
-        ]
+        along = self._along(edges)
         total_QC = torch.cat([edge_QCT.sum(2) for edge_QCT in along], dim=1)[:, self.order_C]
         if scoring == "mean":
             return total_QC / self.token_counts_C
         if scoring == "sum":
             return total_QC
-        return total_QC + torch.cat([edge_QCT[:, :, 0] for edge_QCT in along], dim=1)[:, self.order_C]
+        return total_QC + self.first_tokens(edges)
+
+    def first_tokens(self, edges: Sequence[Tensor]) -> Tensor:
+        """Log-probability QC of each answer's first token."""
+        return torch.cat([edge_QCT[:, :, 0] for edge_QCT in self._along(edges)], dim=1)[:, self.order_C]
+
+    def _along(self, edges: Sequence[Tensor]) -> list[Tensor]:
+        """For each tree the log-probabilities QCT along each of its answers, 0 beyond the end."""
+        return [
+            torch.cat([edge_QE, edge_QE.new_zeros(len(edge_QE), 1)], dim=1)[:, tree.edges_CT]
+            for edge_QE, tree in zip(edges, self.trees, strict=True)
+        ]
 
 
 def candidate_answers(answers: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Candidates:

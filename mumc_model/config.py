@@ -163,6 +163,9 @@ class ObjectiveConfig:
     """Steps over which alpha rises linearly from 0; 0 starts at its final value."""
     momentum: float = 0.995
     """Share of itself that the EMA teacher keeps at each step."""
+    teacher_order: Literal["mumc", "albef"] = "mumc"
+    """`mumc` asks the teacher for its features and then moves it towards the student; `albef` moves it first. The
+    queue takes the features after the losses have seen it, in both."""
     mask_equal_captions: bool = False
     """Pairs whose captions read the same are not counted as negatives of one another."""
     mim_depth: int = 1

@@ -1,7 +1,7 @@
 """From a batch to MUMC's losses: masked views, teacher, contrast, one fusion pass for matching and masked tokens.
 
-The order of events is the reference's: features of student and teacher, then the teacher moves, then the losses, then
-the queue fills. A loss of weight 0 has no forward pass of its own.
+The order of events is the reference's unless configured: features of student and teacher, then the teacher moves, then
+the losses, then the queue fills. A loss of weight 0 has no forward pass of its own.
 
 Dimensions: B records, K image tokens, D width, L tokens, E embedding, N keys (the B of the batch, then the queue),
 M masked tokens, Q asked-for positions.
@@ -110,9 +110,12 @@ class PretrainObjective:
         self.model.clamp_temperature()
         masked = self._mask_tokens(batch, draws) if self.config.mlm else None
         student, state_TLD = self._student(batch, draws, masked)
+        moving = self.teacher if move_teacher and self._asks_teacher(alpha) else None
+        if moving is not None and self.config.teacher_order == "albef":
+            moving.update(self.config.momentum)
         teacher = self._teacher(batch, draws, alpha)
-        if self.teacher is not None and teacher is not None and move_teacher:
-            self.teacher.update(self.config.momentum)
+        if moving is not None and self.config.teacher_order == "mumc":
+            moving.update(self.config.momentum)
         terms: Tensors = {}
         trace: Tensors = {"image_embeds": student.token_BKD, "image_feat": student.image_BE}
         if teacher is not None and self._contrasts:
@@ -152,10 +155,13 @@ class PretrainObjective:
             text_BE = model.text_feature(state_TLD[: len(batch.ids_BL)])
         return View(keep_BK=keep_BK, token_BKD=token_BKD, image_BE=image_BE, text_BE=text_BE), state_TLD
 
+    def _asks_teacher(self, alpha: float) -> bool:
+        return self.teacher is not None and bool(self._contrasts or (self.config.mlm and alpha))
+
     @torch.no_grad()
     def _teacher(self, batch: PretrainBatch, draws: Draws, alpha: float) -> View | None:
         """The teacher's view with its weights of before this step; none where no active loss looks at it."""
-        if self.teacher is None or not (self._contrasts or (self.config.mlm and alpha)):
+        if self.teacher is None or not self._asks_teacher(alpha):
             return None
         keep_BK, model = self._keep_patches(batch, draws), self.teacher.model
         token_BKD, image_BE = model.image_features(batch.image_BCHW, keep_BK)

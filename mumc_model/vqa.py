@@ -22,6 +22,8 @@ from mumc_model.pretrained import PretrainedModel
 from mumc_model.text import TextEncoder, bidirectional_mask, causal_mask
 from mumc_model.vision import VisionEncoder, resize_pos_embed
 
+COMPAT_KEPT = 128
+"""Candidates that the paper's code weighs."""
 _BLOCK_LOGITS = 1 << 25
 """Logits held at once while ranking, so that memory stays bounded however many questions there are."""
 
@@ -101,13 +103,28 @@ class VqaModel(PretrainedModel):
         return decoder.mlm_logits(hidden_BAD[learned_BA])
 
     @torch.no_grad()
-    def rank(self, state_BLD: Tensor, mask_BL: Tensor, candidates: Candidates, scoring: Scoring = "mean") -> Tensor:
+    def rank(
+        self,
+        state_BLD: Tensor,
+        mask_BL: Tensor,
+        candidates: Candidates,
+        scoring: Scoring = "mean",
+        *,
+        keep: int = COMPAT_KEPT,
+    ) -> Tensor:
         """Probability BK of every candidate answer, normalised among the candidates.
 
-        `mean` compares log-probabilities a token, so that long answers are not punished for their length.
+        `mean` compares log-probabilities a token, so that long answers are not punished for their length. `compat` is
+        the paper's code: only the `keep` candidates with the likeliest first token are weighed, the others get 0, and
+        candidates that begin alike are cut in no particular order.
         """
         edges = [self._edge_log_probabilities(state_BLD, mask_BL, tree) for tree in candidates.trees]
-        return candidates.scores(edges, scoring).softmax(dim=1)
+        score_BK = candidates.scores(edges, scoring)
+        if scoring == "compat" and keep < len(candidates):
+            kept_BP = candidates.first_tokens(edges).softmax(dim=1).topk(keep, dim=1).indices
+            dropped_BK = torch.ones_like(score_BK, dtype=torch.bool).scatter_(1, kept_BP, False)
+            score_BK = score_BK.masked_fill(dropped_BK, -torch.inf)
+        return score_BK.softmax(dim=1)
 
     def _edge_log_probabilities(self, state_BLD: Tensor, mask_BL: Tensor, tree: AnswerTree) -> Tensor:
         """Log-probability BE of each edge of the tree, in blocks of questions."""

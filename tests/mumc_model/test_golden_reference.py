@@ -28,7 +28,7 @@ def pth(tmp_path):
     return write
 
 
-def test_a_pre_training_checkpoint_becomes_a_model_with_its_very_weights(pth):
+def test_golden_a_pre_training_checkpoint_becomes_a_model_with_its_very_weights(pth):
     path, state = pth("pretrain_state0.safetensors")
     model = import_reference(path, heads=4)
     assert isinstance(model, MumcModel)
@@ -37,7 +37,7 @@ def test_a_pre_training_checkpoint_becomes_a_model_with_its_very_weights(pth):
     assert (text.text_layers, text.fusion_layers, vision.image_size, vision.patch_size) == (3, 3, 64, 16)
 
 
-def test_a_fine_tuned_checkpoint_becomes_an_answering_model(pth):
+def test_golden_a_fine_tuned_checkpoint_becomes_an_answering_model(pth):
     path, state = pth("vqa_state0.safetensors")
     model = import_reference(path, heads=4)
     assert isinstance(model, VqaModel)
@@ -47,7 +47,7 @@ def test_a_fine_tuned_checkpoint_becomes_an_answering_model(pth):
     assert torch.equal(weights[f"text_encoder.bert.{layer}"], state[f"text_encoder.{layer}"])
 
 
-def test_every_weight_that_fine_tuning_starts_from_is_the_one_that_the_reference_names():
+def test_golden_every_weight_that_fine_tuning_starts_from_is_the_one_that_the_reference_names():
     mapping = json.loads((GOLDENS / "finetune_key_map.json").read_text())["mapping"]
     config = ModelConfig(
         vision=VisionConfig(image_size=32, patch_size=16, width=16, depth=12, heads=2),
@@ -70,7 +70,7 @@ def test_every_weight_that_fine_tuning_starts_from_is_the_one_that_the_reference
     assert checked == len(vqa)
 
 
-def test_weights_that_lack_a_layer_are_listed_and_refused(tmp_path):
+def test_golden_weights_that_lack_a_layer_are_listed_and_refused(tmp_path):
     state = load_file(GOLDENS / "pretrain_state0.safetensors")
     del state["itm_head.0.weight"]
     torch.save({"model": state}, tmp_path / "part.pth")

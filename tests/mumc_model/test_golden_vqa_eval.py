@@ -17,18 +17,18 @@ def recorded():
     return json.loads((GOLDENS / "vqa_eval.json").read_text())
 
 
-def test_every_answer_reads_as_in_the_reference(recorded):
+def test_golden_every_answer_reads_as_in_the_reference(recorded):
     for case in recorded["cases"]:
         assert normalise_answer(case["gt"]) == case["gt_normalised"]
         assert normalise_answer(case["pred"]) == case["pred_normalised"]
 
 
-def test_every_answer_is_right_or_wrong_as_in_the_reference(recorded):
+def test_golden_every_answer_is_right_or_wrong_as_in_the_reference(recorded):
     for case in recorded["cases"]:
         assert is_correct(case["pred"], case["gt"]) is case["correct"]
 
 
-def test_accuracies_are_the_reference_s(recorded):
+def test_golden_accuracies_are_the_reference_s(recorded):
     rows = [
         AnswerRow(
             image=str(case["qid"]),

@@ -25,7 +25,7 @@ def tokenizer():
 
 
 @needs_goldens
-def test_cleaning_agrees_with_the_reference_on_every_golden_case():
+def test_golden_cleaning_agrees_with_the_reference_on_every_golden_case():
     for case in json.loads((GOLDENS / "text_bert_base_uncased.json").read_text()):
         assert clean_caption(case["s"]) == case["pre_caption"]
         assert clean_question(case["s"], 30) == case["pre_question_30"]
@@ -34,7 +34,7 @@ def test_cleaning_agrees_with_the_reference_on_every_golden_case():
 
 
 @needs_goldens
-def test_caption_ids_agree_with_the_reference_on_the_tiny_vocabulary():
+def test_golden_caption_ids_agree_with_the_reference_on_the_tiny_vocabulary():
     tokenizer = Tokenizer.from_file(GOLDENS / "tiny_vocab.txt")
     captions = json.loads((GOLDENS / "pretrain.json").read_text())["captions_raw"]
     for step, texts in enumerate(captions):
@@ -46,7 +46,7 @@ def test_caption_ids_agree_with_the_reference_on_the_tiny_vocabulary():
 
 @needs_goldens
 @pytest.mark.skipif(not VOCAB.is_file(), reason="set MUMC_BERT_VOCAB to the vocab.txt of bert-base-uncased")
-def test_ids_agree_with_the_reference_on_the_vocabulary_of_bert_base_uncased():
+def test_golden_ids_agree_with_the_reference_on_the_vocabulary_of_bert_base_uncased():
     tokenizer = Tokenizer.from_file(VOCAB)
     for case in json.loads((GOLDENS / "text_bert_base_uncased.json").read_text()):
         assert tokenizer.captions([case["s"]], 25)[0][0].tolist() == case["pretrain_ids"]

@@ -1,0 +1,54 @@
+import json
+
+import pytest
+import torch
+
+from mumc_model.errors import CheckpointError
+from mumc_model.model import MumcModel
+from mumc_model.pretrained import load_tokenizer
+from server import federation
+from server.checkpoint import load_arrays
+from server.errors import OutputError
+from server.export import export
+from tests.server.fake_grid import FakeGrid
+from tests.server.test_federation import EAST, NORTH, SOUTH, TOKENS, configured  # noqa: F401
+
+
+@pytest.fixture
+def finished(configured, tmp_path):  # noqa: F811
+    """The folder of a run of one round over three sites."""
+    federation.run(FakeGrid({1: NORTH, 2: SOUTH, 3: EAST}), configured())
+    return tmp_path / "run"
+
+
+def test_an_export_holds_the_merged_weights_and_nothing_that_sites_keep(finished, tmp_path):
+    export(finished, tmp_path / "model")
+    merged = load_arrays(finished / "weights.safetensors")
+    model = MumcModel.from_pretrained(tmp_path / "model")
+    weights = model.weights()
+    assert all(torch.equal(weights[name], torch.tensor(array)) for name, array in merged.items() if name in weights)
+    stored = load_arrays(tmp_path / "model" / "model.safetensors")
+    assert not any(name.startswith("text_encoder.cls.") for name in stored)
+    assert list(load_tokenizer(tmp_path / "model").vocab) == TOKENS
+
+
+def test_an_export_names_no_site_and_tells_how_the_run_went(finished, tmp_path):
+    export(finished, tmp_path / "model")
+    texts = [path.read_text() for path in (tmp_path / "model").iterdir() if path.suffix in (".json", ".md")]
+    assert not any(site in text for text in texts for site in ("north", "south", "east"))
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["facts"]["rounds"] == 1
+
+
+def test_a_folder_that_is_no_finished_run_is_refused(tmp_path, finished):
+    with pytest.raises(OutputError, match="holds no result"):
+        export(tmp_path, tmp_path / "model")
+    (finished / "result.json").write_text("{}")
+    with pytest.raises(OutputError, match="cannot be read"):
+        export(finished, tmp_path / "model")
+
+
+def test_weights_that_were_damaged_are_refused(finished, tmp_path):
+    (finished / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="damaged"):
+        export(finished, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
