@@ -63,10 +63,11 @@ def finetune(
     seed: Annotated[int, typer.Option(help="Of batches and dropout.")] = 0,
 ) -> None:
     """Teach encoders to answer this site's questions. The model stays at the site."""
-    from client.vqa import OWN_MODEL, finetune_here, open_place
+    from client.site import open_folder
+    from client.vqa import OWN_MODEL, finetune_here
 
     console, out = Console(), out or site / OWN_MODEL
-    place = open_place(site)
+    opened = open_folder(site)
     with _progress(console) as progress:
         task = progress.add_task("fine-tuning", total=None)
 
@@ -76,7 +77,7 @@ def finetune(
         def on_start(steps: int) -> None:
             progress.update(task, total=steps)
 
-        result = finetune_here(place, model, out, overrides or [], seed, on_step=on_step, on_start=on_start)
+        result = finetune_here(opened, model, out, overrides or [], seed, on_step=on_step, on_start=on_start)
     accuracy = result.validation_accuracy
     found = "unknown" if accuracy is None else f"{100 * accuracy:.1f} %"
     console.print(
@@ -103,19 +104,20 @@ def evaluate(
 
     Encoders that were not fine-tuned are asked zero-shot, and for retrieval between images and captions.
     """
-    from client.vqa import OWN_MODEL, evaluate_here, open_place, retrieve_here, write_evaluation
+    from client.site import open_folder
+    from client.vqa import OWN_MODEL, evaluate_here, retrieve_here, write_evaluation
     from mumc_model.scorecard_text import to_console
 
     console, folder = Console(), model or site / OWN_MODEL
-    place = open_place(site)
-    found = retrieve_here(place, folder)
+    opened = open_folder(site)
+    found = retrieve_here(opened, folder)
     if found is not None:
         console.print(found, highlight=False)
-    if not any(row.split == split for row in place.data.vqa) and found is not None:
+    if not any(row.split == split for row in opened.data.vqa) and found is not None:
         return
-    card = evaluate_here(place, folder, method=method, normaliser=normaliser, scoring=scoring, split=split)
+    card = evaluate_here(opened, folder, method=method, normaliser=normaliser, scoring=scoring, split=split)
     out = out or site / "state" / "evaluation"
-    write_evaluation(card, out, f"Evaluation at {place.config.name}")
+    write_evaluation(card, out, f"Evaluation at {opened.config.name}")
     to_console(card, console)
     console.print(f"report: {out / 'evaluation.md'}", highlight=False, soft_wrap=True)
 

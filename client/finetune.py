@@ -18,7 +18,6 @@ from mumc_model.errors import CheckpointError, DataError
 from mumc_model.evaluate import AnswerRow, score
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.sharing import load_private
-from mumc_model.train import choose_device
 from protocol.messages import Order, Report
 
 SMALLEST_GROUP = 10
@@ -47,7 +46,7 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
         data,
         Tokenizer(order.vocabulary),
         recipe,
-        device=choose_device(site.config.device),
+        device=site.device,
         precision=site.config.precision,
         seed=site.seed(order.seed),
     )
@@ -103,7 +102,7 @@ def _test_rows(answerer: Answerer, data: VqaData, site: Site) -> list[AnswerRow]
         answerer.model,
         answerer.candidates,
         data.test,
-        device=choose_device(site.config.device),
+        device=site.device,
         precision=site.config.precision,
         calibration=answerer.calibration,
     )

@@ -15,7 +15,7 @@ from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import DataError
 from mumc_model.model import MumcModel, build_model
 from mumc_model.sharing import load_shared, shared_weights
-from mumc_model.train import Pretrainer, choose_device
+from mumc_model.train import Pretrainer
 from protocol.codec import digest, pack, unpack
 from protocol.errors import StaleError
 from protocol.messages import Order, Report
@@ -35,7 +35,7 @@ def pretrain_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], site: 
         raise DataError("pre-training needs captions, and this site has none; import some with mumc-site import")
     recipe = load(Recipe, order.recipe, "order.recipe")
     model, schema, before = merged_model(order, base, recipe, site)
-    trainer = Pretrainer(model, recipe, choose_device(site.config.device), site.config.precision)
+    trainer = Pretrainer(model, recipe, site.device, site.config.precision)
     state = site.state(order.run_id)
     private = state.private_weights(before_round=order.round)
     if private is not None:

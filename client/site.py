@@ -9,12 +9,15 @@ from functools import lru_cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+import torch
 from flwr.app import Context
 
 from client.config import SiteConfig, read_site_config
 from client.state import RunState
 from mumc_model.data.records import SiteData, read_site
+from mumc_model.data.splits import with_validation
 from mumc_model.errors import DataError
+from mumc_model.train import choose_device
 
 SITE_KEY = "site"
 """Key of the node's configuration that names the site folder; the environment variable MUMC_SITE serves as well."""
@@ -28,6 +31,15 @@ class Site:
     root: Path
     config: SiteConfig
     data: SiteData
+
+    @property
+    def device(self) -> torch.device:
+        """Where the site computes.
+
+        Raises:
+            DeviceError: there is no such device here.
+        """
+        return choose_device(self.config.device)
 
     def state(self, run_id: str) -> RunState:
         """Where this site keeps what one run must find again."""
@@ -83,10 +95,20 @@ def site_log(context: Context) -> logging.Logger:
     return log
 
 
+def open_folder(root: Path) -> Site:
+    """The site in a folder. Where it has no validation questions, some of its training questions become that.
+
+    Raises:
+        DataError: the folder cannot be used.
+        ConfigurationError: its `site.yaml` is missing or has an unknown key.
+    """
+    config = read_site_config(root)
+    return Site(root=root, config=config, data=with_validation(read_site(root, bad_share=config.bad_share)))
+
+
 @lru_cache(maxsize=4)
 def _open(root: Path, stamps: Sequence[int]) -> Site:
-    config = read_site_config(root)
-    return Site(root=root, config=config, data=read_site(root, bad_share=config.bad_share))
+    return open_folder(root)
 
 
 def _stamp(path: Path) -> int:

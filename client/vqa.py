@@ -3,23 +3,22 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from client.config import SiteConfig, read_site_config
+from client.site import Site
 from configs.compose import compose
 from configs.loader import load
 from mumc_model.answerer import Answerer, Reply, read_image, reply
 from mumc_model.answering import View, answer_questions, answer_rows, generate_answers
+from mumc_model.calibration import Calibration
 from mumc_model.candidates import Scoring
 from mumc_model.config import FinetuneConfig, Recipe
 from mumc_model.data.files import write_atomically
-from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.samples import VqaSamples
-from mumc_model.data.splits import with_validation
 from mumc_model.errors import ConfigError, DataError
 from mumc_model.evaluate import AnswerRow
 from mumc_model.finetune import FinetuneResult, OnStep, VqaData, finetune
@@ -33,38 +32,13 @@ from mumc_model.train import choose_device
 from mumc_model.vqa import VqaModel
 from mumc_model.zero_shot import Matcher, match_questions
 
-METHODS = ("rank", "generate", "zero-shot")
 OWN_MODEL = "state/vqa"
 """Where a site's own fine-tuning keeps its model."""
 VIEWS: tuple[tuple[str, View], ...] = (("blank_image", "blank"), ("shuffled_image", "shuffled"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A site's folder, opened at the command line."""
-
-    root: Path
-    config: SiteConfig
-    data: SiteData
-
-    @property
-    def device(self) -> torch.device:
-        """Where the site computes."""
-        return choose_device(self.config.device)
-
-
-def open_place(root: Path) -> Place:
-    """The site in a folder, with a validation split.
-
-    Raises:
-        ConfigurationError, DataError: the folder cannot be used.
-    """
-    config = read_site_config(root)
-    return Place(root=root, config=config, data=with_validation(read_site(root, bad_share=config.bad_share)))
-
-
 def finetune_here(
-    place: Place,
+    site: Site,
     model_folder: Path,
     out: Path,
     overrides: Sequence[str],
@@ -76,7 +50,7 @@ def finetune_here(
     """Fine-tune pre-trained encoders on the site's questions and keep the answering model in `out`.
 
     Args:
-        place: The site.
+        site: The site.
         model_folder: Encoders as `mumc-server export` or `mumc-site import-checkpoint` write them.
         out: Where the answering model goes.
         overrides: As in `finetune=mumc finetune.steps=500`.
@@ -92,14 +66,14 @@ def finetune_here(
     model, tokenizer = MumcModel.from_pretrained(model_folder), load_tokenizer(model_folder)
     size = settings.image_size or model.config.vision.image_size
     on_start(settings.steps)
-    data = VqaData.read(place.data, tokenizer, size, settings.question_tokens)
+    data = VqaData.read(site.data, tokenizer, size, settings.question_tokens)
     result = finetune(
         model,
         data,
         tokenizer,
         Recipe(model=model.config, finetune=settings),
-        device=place.device,
-        precision=place.config.precision,
+        device=site.device,
+        precision=site.config.precision,
         seed=seed,
         on_step=on_step,
     )
@@ -113,7 +87,7 @@ def finetune_here(
 
 
 def evaluate_here(
-    place: Place,
+    site: Site,
     model_folder: Path,
     *,
     method: str = "",
@@ -128,12 +102,12 @@ def evaluate_here(
         DataError: the site has no such questions.
     """
     normalise_answer("", normaliser)
-    answers = _Examiner(place, model_folder, method, normaliser, scoring, split)
+    answers = _examiner(site, model_folder, method, normaliser, scoring, split)
     rows = answers.look("real")
     found = Evaluated(
         rows=rows,
-        asked=[row for row in place.data.vqa if row.split == split],
-        train=[row for row in place.data.vqa if row.split == "train"],
+        asked=[row for row in site.data.vqa if row.split == split],
+        train=[row for row in site.data.vqa if row.split == "train"],
         candidates=answers.texts,
         method=answers.method if answers.method != "rank" else f"rank, {scoring}",
         normaliser=normaliser,
@@ -145,12 +119,12 @@ def evaluate_here(
     return scorecard(found, np.random.default_rng(0))
 
 
-def retrieve_here(place: Place, model_folder: Path) -> str | None:
+def retrieve_here(site: Site, model_folder: Path) -> str | None:
     """Retrieval between the site's images and captions, in words; None for an answering model or without captions."""
-    if _is_answering(model_folder) or not place.data.captions:
+    if _is_answering(model_folder) or not site.data.captions:
         return None
     model, tokenizer = MumcModel.from_pretrained(model_folder), load_tokenizer(model_folder)
-    found = retrieve(model, place.data, tokenizer, device=place.device, precision=place.config.precision)
+    found = retrieve(model, site.data, tokenizer, device=site.device, precision=site.config.precision)
     return found.describe(np.random.default_rng(0))
 
 
@@ -190,61 +164,29 @@ def ask_here(
     )
 
 
-class _Examiner:
-    """One model and one split: the answers by the chosen method, whatever is shown as the image."""
+class _AnsweringExaminer:
+    """Answers a split with a fine-tuned model, whatever is shown as the image."""
 
-    def __init__(self, place: Place, folder: Path, method: str, normaliser: str, scoring: Scoring, split: str) -> None:
-        self._place, self._normaliser, self._scoring = place, normaliser, scoring
-        answering = _is_answering(folder)
-        self.method = method or ("rank" if answering else "zero-shot")
-        if self.method not in METHODS:
-            raise ConfigError(f"there is no method {self.method!r}; choose one of {', '.join(METHODS)}")
-        if answering == (self.method == "zero-shot"):
-            raise ConfigError(
-                f"{folder.name} holds {'an answering model' if answering else 'encoders without an answer decoder'}, "
-                f"which cannot answer by {self.method}; choose {'rank or generate' if answering else 'zero-shot'}"
-            )
-        self.threshold = 0.0
-        self.texts: tuple[str, ...] = ()
-        self._answerer: Answerer | None = None
-        self._model: MumcModel | None = None
-        trained_on = [row.answer for row in place.data.vqa if row.split == "train"]
-        if answering:
-            self._answerer = Answerer.open(folder)
-            if not self._answerer.texts and trained_on:
-                self._answerer = replace(self._answerer, texts=_distinct(trained_on))
-            if self.method == "rank":
-                self.texts = self._answerer.texts
-                self.threshold = self._answerer.calibration.threshold
-            self._tokenizer, settings = self._answerer.tokenizer, self._answerer.model.finetune
-            size, tokens = self._answerer.model.visual_encoder.config.image_size, settings.question_tokens
-        else:
-            self._model, self._tokenizer = MumcModel.from_pretrained(folder), load_tokenizer(folder)
-            self.texts = _distinct(trained_on)
-            if not self.texts:
-                raise DataError("zero-shot answers are weighed from the training answers, and this site has none")
-            size, tokens = self._model.config.vision.image_size, self._model.config.text.max_positions
-        self._samples = VqaSamples(place.data, split, self._tokenizer, size, tokens)
+    def __init__(self, site: Site, folder: Path, method: str, normaliser: str, scoring: Scoring, split: str) -> None:
+        self.method, self._site, self._normaliser, self._scoring = method, site, normaliser, scoring
+        self._answerer = Answerer.open(folder)
+        if not self._answerer.texts:
+            self._answerer = replace(self._answerer, texts=_training_answers(site))
+        ranks = method == "rank"
+        self.texts = self._answerer.texts if ranks else ()
+        self._calibration = self._answerer.calibration if ranks and scoring == "mean" else Calibration()
+        self.threshold = self._calibration.threshold
+        model = self._answerer.model
+        size, tokens = model.visual_encoder.config.image_size, model.finetune.question_tokens
+        self._samples = VqaSamples(site.data, split, self._answerer.tokenizer, size, tokens)
 
     def look(self, view: View) -> list[AnswerRow]:
         """Every question answered once."""
-        device, precision = self._place.device, self._place.config.precision
-        if self._model is not None:
-            probability_NK = match_questions(
-                self._model,
-                self.texts,
-                self._samples,
-                self._tokenizer,
-                device=device,
-                precision=precision,
-                view=view,
-            )
-            return answer_rows(self.texts, self._samples, probability_NK, self._normaliser)
-        assert self._answerer is not None
+        answerer, device, precision = self._answerer, self._site.device, self._site.config.precision
         if self.method == "generate":
             return generate_answers(
-                self._answerer.model,
-                self._tokenizer,
+                answerer.model,
+                answerer.tokenizer,
                 self._samples,
                 device=device,
                 precision=precision,
@@ -252,20 +194,65 @@ class _Examiner:
                 view=view,
             )
         return answer_questions(
-            self._answerer.model,
-            self._answerer.candidates,
+            answerer.model,
+            answerer.candidates,
             self._samples,
             device=device,
             precision=precision,
             scoring=self._scoring,
             normaliser=self._normaliser,
-            calibration=self._answerer.calibration if self._scoring == "mean" else None,
+            calibration=self._calibration,
             view=view,
         )
 
 
-def _distinct(answers: Sequence[str]) -> tuple[str, ...]:
-    return tuple(text for text, _ in Counter(sorted(answers)).most_common())
+class _MatchingExaminer:
+    """Answers a split with encoders alone: which training answer, after the question, matches the image?"""
+
+    method, threshold = "zero-shot", 0.0
+
+    def __init__(self, site: Site, folder: Path, normaliser: str, split: str) -> None:
+        self._site, self._normaliser = site, normaliser
+        self._model, self._tokenizer = MumcModel.from_pretrained(folder), load_tokenizer(folder)
+        self.texts = _training_answers(site)
+        if not self.texts:
+            raise DataError("zero-shot answers are weighed from the training answers, and this site has none")
+        config = self._model.config
+        size, tokens = config.vision.image_size, config.text.max_positions
+        self._samples = VqaSamples(site.data, split, self._tokenizer, size, tokens)
+
+    def look(self, view: View) -> list[AnswerRow]:
+        """Every question answered once."""
+        probability_NK = match_questions(
+            self._model,
+            self.texts,
+            self._samples,
+            self._tokenizer,
+            device=self._site.device,
+            precision=self._site.config.precision,
+            view=view,
+        )
+        return answer_rows(self.texts, self._samples, probability_NK, self._normaliser)
+
+
+def _examiner(
+    site: Site, folder: Path, method: str, normaliser: str, scoring: Scoring, split: str
+) -> _AnsweringExaminer | _MatchingExaminer:
+    answering = _is_answering(folder)
+    possible = ("rank", "generate") if answering else ("zero-shot",)
+    if method and method not in possible:
+        raise ConfigError(
+            f"{folder.name} holds {'an answering model' if answering else 'encoders without an answer decoder'}, which "
+            f"cannot answer by {method!r}; choose {' or '.join(possible)}"
+        )
+    if answering:
+        return _AnsweringExaminer(site, folder, method or "rank", normaliser, scoring, split)
+    return _MatchingExaminer(site, folder, normaliser, split)
+
+
+def _training_answers(site: Site) -> tuple[str, ...]:
+    answers = sorted(row.answer for row in site.data.vqa if row.split == "train")
+    return tuple(text for text, _ in Counter(answers).most_common())
 
 
 def _is_answering(folder: Path) -> bool:

@@ -18,7 +18,6 @@ from mumc_model.config import FinetuneConfig, Recipe
 from mumc_model.data.records import SiteData
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.shuffling import shuffled
-from mumc_model.data.splits import with_validation
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import Augmentation
 from mumc_model.model import MumcModel
@@ -43,8 +42,7 @@ class VqaData:
 
     @classmethod
     def read(cls, site: SiteData, tokenizer: Tokenizer, image_size: int, question_tokens: int) -> "VqaData":
-        """The site's questions; validation is carved out of train, by patient, where the site has none."""
-        site = with_validation(site)
+        """The site's questions, decoded at a size."""
         train, val, test = (
             VqaSamples(site, split, tokenizer, image_size, question_tokens) for split in ("train", "val", "test")
         )
