@@ -115,7 +115,18 @@ def evaluate(
         console.print(found, highlight=False)
     if not any(row.split == split for row in opened.data.vqa) and found is not None:
         return
-    card = evaluate_here(opened, folder, method=method, normaliser=normaliser, scoring=scoring, split=split)
+    with _progress(console) as progress:
+        task = progress.add_task("answering", total=None)
+        card = evaluate_here(
+            opened,
+            folder,
+            method=method,
+            normaliser=normaliser,
+            scoring=scoring,
+            split=split,
+            on_start=lambda answers: progress.update(task, total=answers),
+            on_answered=lambda answers: progress.advance(task, answers),
+        )
     out = out or site / "state" / "evaluation"
     write_evaluation(card, out, f"Evaluation at {opened.config.name}")
     to_console(card, console)

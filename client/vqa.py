@@ -13,7 +13,7 @@ from client.site import Site
 from configs.compose import compose
 from configs.loader import load
 from mumc_model.answerer import Answerer, Reply, read_image, reply
-from mumc_model.answering import View, answer_questions, answer_rows, generate_answers
+from mumc_model.answering import OnAnswered, View, answer_questions, answer_rows, generate_answers
 from mumc_model.calibration import Calibration
 from mumc_model.candidates import Scoring
 from mumc_model.config import FinetuneConfig, Recipe
@@ -94,8 +94,12 @@ def evaluate_here(
     normaliser: str = "mumc",
     scoring: Scoring = "mean",
     split: str = "test",
+    on_start: Callable[[int], None] = lambda answers: None,
+    on_answered: OnAnswered | None = None,
 ) -> Card:
     """Every question of a split answered once, with the image, without it and with another one; the numbers.
+
+    `on_start` is called with the number of answers that there will be, `on_answered` with those just given.
 
     Raises:
         ConfigError: the model cannot answer by this method.
@@ -103,7 +107,8 @@ def evaluate_here(
     """
     normalise_answer("", normaliser)
     answers = _examiner(site, model_folder, method, normaliser, scoring, split)
-    rows = answers.look("real")
+    on_start(len(answers.samples) * (1 + len(VIEWS)))
+    rows = answers.look("real", on_answered)
     found = Evaluated(
         rows=rows,
         asked=[row for row in site.data.vqa if row.split == split],
@@ -114,7 +119,7 @@ def evaluate_here(
         split=split,
         selection=str(read_config(model_folder).get("facts", {}).get("selection", "nothing was fine-tuned")),
         threshold=answers.threshold,
-        views={name: answers.look(view) for name, view in VIEWS},
+        views={name: answers.look(view, on_answered) for name, view in VIEWS},
     )
     return scorecard(found, np.random.default_rng(0))
 
@@ -178,31 +183,33 @@ class _AnsweringExaminer:
         self.threshold = self._calibration.threshold
         model = self._answerer.model
         size, tokens = model.visual_encoder.config.image_size, model.finetune.question_tokens
-        self._samples = VqaSamples(site.data, split, self._answerer.tokenizer, size, tokens)
+        self.samples = VqaSamples(site.data, split, self._answerer.tokenizer, size, tokens)
 
-    def look(self, view: View) -> list[AnswerRow]:
+    def look(self, view: View, on_answered: OnAnswered | None = None) -> list[AnswerRow]:
         """Every question answered once."""
         answerer, device, precision = self._answerer, self._site.device, self._site.config.precision
         if self.method == "generate":
             return generate_answers(
                 answerer.model,
                 answerer.tokenizer,
-                self._samples,
+                self.samples,
                 device=device,
                 precision=precision,
                 normaliser=self._normaliser,
                 view=view,
+                on_answered=on_answered,
             )
         return answer_questions(
             answerer.model,
             answerer.candidates,
-            self._samples,
+            self.samples,
             device=device,
             precision=precision,
             scoring=self._scoring,
             normaliser=self._normaliser,
             calibration=self._calibration,
             view=view,
+            on_answered=on_answered,
         )
 
 
@@ -213,26 +220,21 @@ class _MatchingExaminer:
 
     def __init__(self, site: Site, folder: Path, normaliser: str, split: str) -> None:
         self._site, self._normaliser = site, normaliser
-        self._model, self._tokenizer = MumcModel.from_pretrained(folder), load_tokenizer(folder)
+        model, tokenizer = MumcModel.from_pretrained(folder), load_tokenizer(folder)
         self.texts = _training_answers(site)
         if not self.texts:
             raise DataError("zero-shot answers are weighed from the training answers, and this site has none")
-        config = self._model.config
-        size, tokens = config.vision.image_size, config.text.max_positions
-        self._samples = VqaSamples(site.data, split, self._tokenizer, size, tokens)
+        self._matcher = Matcher(model, self.texts, tokenizer, site.device)
+        size, tokens = model.config.vision.image_size, model.config.text.max_positions
+        self.samples = VqaSamples(site.data, split, tokenizer, size, tokens)
 
-    def look(self, view: View) -> list[AnswerRow]:
+    def look(self, view: View, on_answered: OnAnswered | None = None) -> list[AnswerRow]:
         """Every question answered once."""
+        precision = self._site.config.precision
         probability_NK = match_questions(
-            self._model,
-            self.texts,
-            self._samples,
-            self._tokenizer,
-            device=self._site.device,
-            precision=self._site.config.precision,
-            view=view,
+            self._matcher, self.samples, precision=precision, view=view, on_answered=on_answered
         )
-        return answer_rows(self.texts, self._samples, probability_NK, self._normaliser)
+        return answer_rows(self.texts, self.samples, probability_NK, self._normaliser)
 
 
 def _examiner(

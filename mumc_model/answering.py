@@ -3,7 +3,7 @@
 Dimensions: N questions, I unique images, B questions of a block, K candidates, S image tokens, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -23,6 +23,9 @@ from mumc_model.vqa import VqaModel
 
 View = Literal["real", "blank", "shuffled"]
 """What is looked at: the question's image, an evenly grey one, or another question's."""
+
+OnAnswered = Callable[[int], None]
+"""Called with the number of questions that were just answered."""
 
 _QUESTIONS = 128
 _IMAGES = 32
@@ -67,7 +70,9 @@ class ImageTokens:
         return torch.zeros_like(pixels_ICHW) if self._view == "blank" else pixels_ICHW
 
 
-def by_image(samples: VqaSamples, size: int = _QUESTIONS) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def by_image(
+    samples: VqaSamples, on_answered: OnAnswered | None = None, size: int = _QUESTIONS
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Blocks of questions of which those about one image are neighbours.
 
     Each is the questions' places B, their images' places I among the unique ones, and which of these each looks at, B.
@@ -76,16 +81,23 @@ def by_image(samples: VqaSamples, size: int = _QUESTIONS) -> Iterator[tuple[Tens
     for index_B in torch.split(order_N, size) if len(samples) else ():
         image_I, image_of_B = torch.unique(samples.image_of_N[index_B], return_inverse=True)
         yield index_B, image_I, image_of_B
+        if on_answered:
+            on_answered(len(index_B))
 
 
 @torch.no_grad()
 def rank_questions(
-    model: VqaModel, candidates: Candidates, samples: VqaSamples, tokens: ImageTokens, scoring: Scoring = "mean"
+    model: VqaModel,
+    candidates: Candidates,
+    samples: VqaSamples,
+    tokens: ImageTokens,
+    scoring: Scoring = "mean",
+    on_answered: OnAnswered | None = None,
 ) -> Tensor:
     """Probability NK of every candidate for every question, on the CPU."""
     device = candidates.order_C.device
     probability_NK = torch.zeros(len(samples), len(candidates))
-    for index_B, image_I, image_of_B in by_image(samples):
+    for index_B, image_I, image_of_B in by_image(samples, on_answered):
         ids_BL, mask_BL = (tensor.to(device) for tensor in samples.text(index_B))
         state_BLD = model.question_states(tokens(image_I), ids_BL, mask_BL, image_of_B.to(device))
         probability_NK[index_B] = model.rank(state_BLD, mask_BL, candidates, scoring).float().cpu()
@@ -103,13 +115,14 @@ def answer_questions(
     normaliser: str = "mumc",
     calibration: Calibration | None = None,
     view: View = "real",
+    on_answered: OnAnswered | None = None,
 ) -> list[AnswerRow]:
     """The likeliest candidate of each question, in the order of the split, right or wrong under the normaliser."""
     model.to(device).eval()
     candidates = candidates.to(device)
     with autocast(device, precision):
         tokens = ImageTokens(model, samples, device, view=view)
-        probability_NK = rank_questions(model, candidates, samples, tokens, scoring)
+        probability_NK = rank_questions(model, candidates, samples, tokens, scoring, on_answered)
     if calibration is not None:
         probability_NK = calibration.apply(probability_NK)
     return answer_rows(candidates.texts, samples, probability_NK, normaliser)
@@ -126,13 +139,14 @@ def generate_answers(
     beams: int = 3,
     normaliser: str = "mumc",
     view: View = "real",
+    on_answered: OnAnswered | None = None,
 ) -> list[AnswerRow]:
     """The answer that the decoder writes to each question, in the order of the split, with its probability."""
     model.to(device).eval()
     predictions, confidence_N = [""] * len(samples), torch.zeros(len(samples))
     with autocast(device, precision):
         tokens = ImageTokens(model, samples, device, view=view)
-        for index_B, image_I, image_of_B in by_image(samples):
+        for index_B, image_I, image_of_B in by_image(samples, on_answered):
             ids_BL, mask_BL = (tensor.to(device) for tensor in samples.text(index_B))
             state_BLD = model.question_states(tokens(image_I), ids_BL, mask_BL, image_of_B.to(device))
             found = generate(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mumc_model.answering import ImageTokens, View, by_image
+from mumc_model.answering import ImageTokens, OnAnswered, View, by_image
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.model import MumcModel, at_least_single
@@ -28,7 +28,8 @@ class Matcher:
         self, model: MumcModel, answers: Sequence[str], tokenizer: Tokenizer, device: torch.device, keep: int = KEPT
     ) -> None:
         """The contrastive features choose `keep` candidates of each question; the matching head weighs those."""
-        self._model, self._answers, self._tokenizer, self._device = model, answers, tokenizer, device
+        self.model, self.answers, self.device = model.to(device).eval(), answers, device
+        self._tokenizer = tokenizer
         self._keep = min(keep, len(answers))
         self._known: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
@@ -36,55 +37,48 @@ class Matcher:
     def probability(self, question: str, token_1SD: Tensor) -> Tensor:
         """Probability K of each candidate, on the CPU; those that were not chosen get 0."""
         ids_KL, mask_KL, feature_KE = self._texts(question)
-        nearest_P = (feature_KE @ self._model.image_feature(token_1SD)[0]).topk(self._keep).indices
+        nearest_P = (feature_KE @ self.model.image_feature(token_1SD)[0]).topk(self._keep).indices
         score_P = self._match(ids_KL[nearest_P], mask_KL[nearest_P], token_1SD)
-        probability_K = torch.zeros(len(self._answers))
+        probability_K = torch.zeros(len(self.answers))
         probability_K[nearest_P.cpu()] = score_P.softmax(0).float().cpu()
         return probability_K
 
     def _texts(self, question: str) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens KL, their mask and features KE of "question answer" for every answer; many images share a question."""
         if question not in self._known:
-            limit = self._model.config.text.max_positions
-            ids_KL, mask_KL = self._tokenizer.captions([f"{question} {answer}" for answer in self._answers], limit)
-            ids_KL, mask_KL = ids_KL.to(self._device), mask_KL.to(self._device)
+            limit = self.model.config.text.max_positions
+            ids_KL, mask_KL = self._tokenizer.captions([f"{question} {answer}" for answer in self.answers], limit)
+            ids_KL, mask_KL = ids_KL.to(self.device), mask_KL.to(self.device)
             blocks = zip(torch.split(ids_KL, _TEXTS), torch.split(mask_KL, _TEXTS), strict=True)
-            feature_KE = torch.cat([self._model.text_features(*block)[1] for block in blocks])
+            feature_KE = torch.cat([self.model.text_features(*block)[1] for block in blocks])
             self._known[question] = ids_KL, mask_KL, feature_KE
         return self._known[question]
 
     def _match(self, ids_PL: Tensor, mask_PL: Tensor, token_1SD: Tensor) -> Tensor:
         """Log-odds P that each text matches the image."""
-        hidden_PLD = self._model.text_encoder.encode(ids_PL, mask_PL)
+        hidden_PLD = self.model.text_encoder.encode(ids_PL, mask_PL)
         first_P = torch.zeros(len(ids_PL), dtype=torch.int64, device=ids_PL.device)
         text_P = torch.arange(len(ids_PL), device=ids_PL.device)
         pairs = Pairs(text_X=text_P, image_X=first_P, at_XQ=first_P[:, None])
-        (fused_P1D,) = self._model.text_encoder.fuse_pairs(hidden_PLD, mask_PL, token_1SD, [pairs])
-        logits_P2 = at_least_single(self._model.match_logits(fused_P1D[:, 0]))
+        (fused_P1D,) = self.model.text_encoder.fuse_pairs(hidden_PLD, mask_PL, token_1SD, [pairs])
+        logits_P2 = at_least_single(self.model.match_logits(fused_P1D[:, 0]))
         return logits_P2[:, 1] - logits_P2[:, 0]
 
 
 @torch.no_grad()
 def match_questions(
-    model: MumcModel,
-    answers: Sequence[str],
+    matcher: Matcher,
     samples: VqaSamples,
-    tokenizer: Tokenizer,
     *,
-    device: torch.device,
     precision: str = "fp32",
-    keep: int = KEPT,
     view: View = "real",
+    on_answered: OnAnswered | None = None,
 ) -> Tensor:
-    """Probability NK of each candidate answer to each question, on the CPU; nothing is trained for it."""
-    model.to(device).eval()
-    probability_NK = torch.zeros(len(samples), len(answers))
-    with autocast(device, precision):
-        tokens, matcher = (
-            ImageTokens(model, samples, device, view=view),
-            Matcher(model, answers, tokenizer, device, keep),
-        )
-        for index_B, image_I, image_of_B in by_image(samples, _QUESTIONS):
+    """Probability NK of each of the matcher's answers to each question, on the CPU; nothing is trained for it."""
+    probability_NK = torch.zeros(len(samples), len(matcher.answers))
+    with autocast(matcher.device, precision):
+        tokens = ImageTokens(matcher.model, samples, matcher.device, view=view)
+        for index_B, image_I, image_of_B in by_image(samples, on_answered, _QUESTIONS):
             token_ISD = tokens(image_I)
             for index, image in zip(index_B.tolist(), image_of_B.tolist(), strict=True):
                 probability_NK[index] = matcher.probability(samples.questions[index], token_ISD[image : image + 1])

@@ -130,9 +130,9 @@ def test_a_file_that_is_no_image_is_named_and_refused(answerer, tmp_path):
 def test_matching_weighs_the_candidates_that_lie_nearest_and_no_others(data):
     model = build_model(CONFIG, 0)
     answers = ("very bright", "dark", "left", "right")
-    whole = match_questions(model, answers, data.test, TOKENIZER, device=CPU)
+    whole = match_questions(Matcher(model, answers, TOKENIZER, CPU), data.test)
     torch.testing.assert_close(whole.sum(1), torch.ones(len(data.test)))
-    kept = match_questions(model, answers, data.test, TOKENIZER, device=CPU, keep=2)
+    kept = match_questions(Matcher(model, answers, TOKENIZER, CPU, keep=2), data.test)
     assert ((kept > 0).sum(1) == 2).all()
     ratio = torch.where(kept > 0, kept / whole, torch.nan)
     assert torch.allclose(ratio.nan_to_num(0).max(1).values, ratio.nan_to_num(9).min(1).values, rtol=1e-4)
