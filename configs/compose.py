@@ -56,7 +56,7 @@ def options(group: str) -> list[str]:
 
 def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
     """Hydra's complaint, with the nearest key that does exist."""
-    known = set(_dotted_keys(name))
+    known = set(_dotted_keys(name, overrides))
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if (FOLDER / key).is_dir():
@@ -67,9 +67,14 @@ def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:
     return str(error)
 
 
-def _dotted_keys(name: str) -> Iterator[str]:
+def _dotted_keys(name: str, overrides: Sequence[str]) -> Iterator[str]:
+    """Every key there is, once the groups that the overrides choose are chosen."""
+    groups = [override for override in overrides if (FOLDER / override.partition("=")[0]).is_dir()]
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        node = hydra_compose(name)
+        try:
+            node = hydra_compose(name, overrides=groups)
+        except (HydraException, OmegaConfBaseException):
+            node = hydra_compose(name)
     yield from _walk(OmegaConf.to_container(node, resolve=False), "")
 
 

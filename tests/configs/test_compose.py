@@ -53,3 +53,8 @@ def test_a_wrong_override_gets_a_did_you_mean(override, message):
 def test_a_sweep_is_every_combination():
     jobs = sweep(["seed=1,2", "model=tiny,mid", "name=x"])
     assert jobs == [[f"seed={s}", f"model={m}", "name=x"] for s, m in itertools.product([1, 2], ["tiny", "mid"])]
+
+
+def test_a_key_of_a_group_that_was_chosen_is_known_when_another_override_is_wrong():
+    with pytest.raises(ConfigurationError, match=r"did you mean 'source\.questions'"):
+        compose("simulation", ["source=public", "source.captions=roco", "source.qestions=slake"])
