@@ -63,7 +63,7 @@ class FinetuneResult:
     selection: str
     """How the step was chosen, in one sentence that a report quotes."""
     calibration: Calibration
-    """Fitted on the validation split with the weights that were kept."""
+    """Fitted on the validation split with the weights that were kept; nothing is fitted under `select_on=test`."""
     loss: float
     """Mean over the last `select_every` steps, in nats an example."""
     seconds: float
@@ -112,7 +112,7 @@ def finetune(
         best_step=selection.best_step or config.steps,
         looks=tuple(selection.looks),
         selection=_rule(config, len(selection.looks), len(chosen_by)),
-        calibration=_calibration(vqa, candidates, data.val, device, precision),
+        calibration=selection.calibration() if chosen_by is data.val else Calibration(),
         loss=float(torch.stack(recent).mean()) if recent else float("nan"),
         seconds=time.perf_counter() - started,
     )
@@ -124,15 +124,6 @@ def _rule(config: FinetuneConfig, looks: int, questions: int) -> str:
     if config.select_on == "test":
         return f"the best of {looks} looks ON THE {questions} TEST QUESTIONS: the test accuracy is too good"
     return f"the best of {looks} looks at {questions} validation questions"
-
-
-def _calibration(
-    model: VqaModel, candidates: Candidates, samples: VqaSamples, device: torch.device, precision: str
-) -> Calibration:
-    model.eval()
-    with autocast(device, precision):
-        probability_NK = rank_questions(model, candidates, samples, ImageTokens(model, samples, device))
-    return calibrate(probability_NK, right_candidates(candidates.texts, samples))
 
 
 def _learn(
@@ -277,6 +268,7 @@ class _Selection:
             self._tokens = ImageTokens(model, samples, device, keep=keep_tokens)
         self._best: tuple[float, float] = (-1.0, -1.0)
         self._weights: list[Tensor] = []
+        self._probability_NK = torch.zeros(0, len(candidates))
         self.best_step: int | None = None
         self.best_accuracy: float | None = None
         self.looks: list[tuple[int, float]] = []
@@ -295,12 +287,17 @@ class _Selection:
         if (accuracy, sureness) >= self._best:
             self._best, self.best_step, self.best_accuracy = (accuracy, sureness), step, accuracy
             self._weights = [weight.detach().clone() for weight in self._trained()]
+            self._probability_NK = probability_NK
 
     @torch.no_grad()
     def restore_best(self) -> None:
         """Put the weights of the best look back."""
         for weight, best in zip(self._trained(), self._weights, strict=False):
             weight.copy_(best)
+
+    def calibration(self) -> Calibration:
+        """What the probabilities of the best look teach about its confidence."""
+        return calibrate(self._probability_NK, right_candidates(self._candidates.texts, self._samples))
 
     def _trained(self) -> list[Tensor]:
         return [weight for weight in self._model.parameters() if weight.requires_grad]
