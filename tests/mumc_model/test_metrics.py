@@ -67,7 +67,7 @@ def test_refusing_the_unsure_answers_brings_the_risk_down_where_confidence_tells
 @pytest.mark.filterwarnings("ignore")
 def test_calibration_and_bleu_are_those_of_torchmetrics():
     classification = pytest.importorskip("torchmetrics.functional.classification", reason="a development dependency")
-    text = pytest.importorskip("torchmetrics.functional.text")
+    text = pytest.importorskip("torchmetrics.functional.text", reason="a development dependency")
     generator = torch.Generator().manual_seed(0)
     confidence = torch.rand(500, generator=generator)
     correct = torch.rand(500, generator=generator) < confidence**2
