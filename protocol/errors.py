@@ -77,3 +77,21 @@ class IdentityError(UpdateError):
     """Two nodes claim to be the same site."""
 
     code = "duplicate_site"
+
+
+class SigningError(ProtocolError, ValueError):
+    """A key cannot be used: not a key, its password is wrong, or its file is open to others."""
+
+    code = "bad_key"
+
+
+class SignatureError(ProtocolError, ValueError):
+    """A signature is not of this key over these bytes."""
+
+    code = "bad_signature"
+
+
+class ChainError(ProtocolError, ValueError):
+    """A chain of signed entries was edited, cut off, reordered or rolled back; the message names the first bad one."""
+
+    code = "bad_chain"
