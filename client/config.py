@@ -1,13 +1,22 @@
 """The site's own facts: `site.yaml`, written and read only at the site."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
 from configs.loader import ConfigurationError, load
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """What the site's officers have signed; the part that checks a signature reads it."""
+
+    privacy: Mapping[str, Any] | None = None
+    """The signed privacy policy, as `mumc-privacy approve` writes it; `client/privacy/policy.py` reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +33,8 @@ class SiteConfig:
     """`bf16` runs the forward pass under autocast; weights and sums stay float32."""
     bad_share: float = 0.01
     """Largest share of unusable records that is skipped; above it the site stops with an error."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """What a run must keep to here, whatever it asks for."""
 
     def __post_init__(self) -> None:
         """Refuse a name that no report could carry, before any work is done under it."""
