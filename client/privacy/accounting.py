@@ -14,14 +14,12 @@ from client.privacy import loss_distribution, renyi
 from client.privacy.calibration import least_noise
 from client.privacy.errors import PlanError
 from client.privacy.event import Event, merge
+from client.privacy.limits import LARGEST_EPSILON, check_delta, check_epsilon
 
 DP_ACCOUNTING = version("dp-accounting")
 PLD_NAME = f"PLD (dp-accounting {DP_ACCOUNTING})"
 RDP_NAME = f"RDP (dp-accounting {DP_ACCOUNTING})"
 Accountant = Literal["pld", "rdp"]
-
-LARGEST_EPSILON = 1e3
-"""Above it nothing is promised any more; a loss distribution that reaches so far would fill the memory."""
 
 
 def epsilon_pld(events: Iterable[Event], delta: float) -> float:
@@ -159,26 +157,6 @@ def posterior(epsilon: float, prior: float = 0.5) -> float:
     if not epsilon >= 0 or not 0 <= prior <= 1:
         raise PlanError(f"epsilon is {epsilon} and the prior {prior}; choose at least 0, and a probability")
     return prior / (prior + (1 - prior) * math.exp(-epsilon))
-
-
-def check_delta(delta: float) -> None:
-    """Return where delta is between 0 and 1, both left out.
-
-    Raises:
-        PlanError: it is not.
-    """
-    if not 0 < delta < 1:
-        raise PlanError(f"delta is {delta}; choose it above 0 and below 1, for instance 1e-6")
-
-
-def check_epsilon(epsilon: float) -> None:
-    """Return where epsilon can be a target or a cap.
-
-    Raises:
-        PlanError: it cannot.
-    """
-    if not 0 < epsilon <= LARGEST_EPSILON:
-        raise PlanError(f"epsilon is {epsilon}; choose it above 0 and at most {LARGEST_EPSILON:g}")
 
 
 def _is_hopeless(events: Iterable[Event]) -> bool:

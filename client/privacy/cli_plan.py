@@ -1,0 +1,75 @@
+"""The part of `mumc-privacy` that asks what-if: plan."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from client.privacy.plan import PlanRequest
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def plan(
+    patients: Annotated[int, typer.Option(help="How many the site has: a public, rounded number.")],
+    batch: Annotated[int, typer.Option(help="Patients that a step takes on average.")],
+    steps: Annotated[int, typer.Option(help="Of one round with --rounds, else of the whole plan.")],
+    delta: Annotated[float, typer.Option(help="At which epsilon is stated; at most 1 / (10 patients).")],
+    noise: Annotated[float | None, typer.Option(help="Noise multiplier; or give --epsilon.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="What the plan should keep, by PLD; or give --noise.")] = None,
+    rounds: Annotated[int, typer.Option(help="Of so many steps each.")] = 1,
+    cap: Annotated[
+        float | None, typer.Option(help="Largest epsilon of the life-time; by default the policy's.")
+    ] = None,
+    site: Annotated[Path | None, typer.Option(help="Site folder: what its ledger has charged counts first.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Where the curves are drawn: a name in .svg or .png.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers instead of a table.")] = False,
+) -> None:
+    """Say what a run would cost in privacy before it is run: epsilon, where it stops, what an attacker could gain."""
+    from client.privacy.plan import PlanRequest
+    from client.privacy.plan_text import to_console
+    from client.privacy.planner import plan_for
+
+    request = PlanRequest(
+        patients=patients,
+        batch=batch,
+        steps=steps,
+        rounds=rounds,
+        noise_multiplier=noise,
+        epsilon=epsilon,
+        delta=delta,
+        cap=cap,
+    )
+    if plot is not None:
+        from client.privacy.plan_plots import check_plot_name
+
+        check_plot_name(plot)
+    found = plan_for(request if site is None else _at_site(request, site))
+    if plot is not None:
+        from client.privacy.plan_plots import write_plots
+
+        write_plots(found, plot)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=1))
+    else:
+        to_console(found, Console())
+
+
+def _at_site(request: "PlanRequest", site: Path) -> "PlanRequest":
+    """The request after what the site's ledger has charged, under the site's policy where it has one."""
+    from dataclasses import replace
+
+    from client.privacy.errors import PolicyError
+    from client.privacy.ledger import Ledger
+
+    ledger = Ledger.open(site)
+    request = replace(request, spent=ledger.events())
+    try:
+        policy = ledger.policy()
+    except PolicyError:
+        return request
+    return replace(request, order=ledger.order, cap=policy.epsilon if request.cap is None else request.cap)
