@@ -1,26 +1,39 @@
 """`mumc-privacy`: what a privacy officer types."""
 
+import sys
+
 import typer
 
+from client.privacy import cli_ledger
+
+APPS = (cli_ledger.app,)
+"""The commands, a module for each part of them."""
+
 app = typer.Typer(
-    help=(
-        "Set, follow and sign a differential-privacy budget: for the privacy officer. This release trains without "
-        "differential privacy, so it has no commands yet: what leaves a site are the differences of the encoder "
-        "weights, the mean losses and the accuracies; see docs/privacy.md."
-    ),
+    help="Set, follow and sign a differential-privacy budget: for the privacy officer.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
-    invoke_without_command=True,
+    no_args_is_help=True,
 )
 
+for part in APPS:
+    app.registered_commands += part.registered_commands
 
-@app.callback(invoke_without_command=True)
-def privacy(context: typer.Context) -> None:
-    """Show the help: there is nothing else yet."""
-    typer.echo(context.get_help())
+
+@app.callback()
+def privacy() -> None:
+    """Keep `mumc-privacy` a group of commands."""
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; a fault that has a remedy is one line, not a traceback."""
+    from configs.loader import ConfigurationError
+    from mumc_model.errors import MumcError
+    from protocol.errors import ProtocolError
+
+    try:
+        app()
+    except (ConfigurationError, MumcError, ProtocolError) as error:
+        print(f"mumc-privacy: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -208,6 +208,11 @@ class Ledger:
         secret = _exclusion_key(self._store.key)
         return {unit for unit in ids if _hashed(secret, unit) in self._store.book.excluded}
 
+    @property
+    def excluded_count(self) -> int:
+        """How many patients were withdrawn."""
+        return len(self._store.book.excluded)
+
     def check_anchor(self, anchor: Head) -> None:
         """Return only if this ledger goes on from a head of it that was kept elsewhere.
 
