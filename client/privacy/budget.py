@@ -14,6 +14,8 @@ def filter_epsilon(events: Iterable[Event], delta: float, order: float | None) -
     Later plans depend on earlier releases, and only at an order that does not follow them does the sum still hold.
     Source: arXiv 2008.11193, theorem 4.3.
     """
+    if not (events := tuple(events)):
+        return 0.0  # Without loading an accountant.
     from client.privacy.accounting import epsilon_rdp
 
     return epsilon_rdp(events, delta, order=order)

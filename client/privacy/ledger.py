@@ -188,7 +188,7 @@ class Ledger:
         """
         with self._store.changing() as own:
             body = row("handover", ledger=public_hex(own), to=new_officer, signed=now()) | {"from": public_hex(key)}
-            self._store.append(body | {"signature": sign(key, HANDOVER, handover_payload(body))})
+            self._store.append(body | {"approval": sign(key, HANDOVER, handover_payload(body))})
 
     def exclude(self, patient_id: str) -> None:
         """Withdraw a patient, from the next round on. Only a keyed hash is kept.

@@ -16,7 +16,9 @@ HANDOVER = "privacy-handover"
 class Book:
     """The state after some rows. The chain has vouched for the rows; here they must make sense, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: str = "") -> None:
+        self.ledger = ledger
+        """The public key that signs the rows."""
         self.policy: PrivacyPolicy | None = None
         """As it was approved last."""
         self.officer = ""
@@ -91,10 +93,10 @@ class Book:
         self._check_order(policy.approved)
 
     def _check_handover(self, row: Mapping[str, Any]) -> None:
-        if not self.officer or row.get("from") != self.officer:
+        if not self.officer or (row.get("ledger"), row.get("from")) != (self.ledger, self.officer):
             raise PolicyError("only the key that approved this site's policy can hand over; sign with that key")
         try:
-            verify(self.officer, HANDOVER, handover_payload(row), _text(row, "signature"))
+            verify(self.officer, HANDOVER, handover_payload(row), _text(row, "approval"))
             fingerprint(_text(row, "to"))
         except ProtocolError as error:
             raise PolicyError(f"the handover is not signed by this site's officer: {error}") from None

@@ -55,8 +55,8 @@ class LedgerStore:
     def _refresh(self, public: str) -> None:
         content = self.file.read()
         whole = content[: content.rfind(b"\n") + 1]
-        if not whole.startswith(self._seen):
-            self._forget()
+        if not whole.startswith(self._seen) or self.book.ledger != public:
+            self._forget(public)
         known = self.registry.head(public)
         try:
             self._take_in(whole, public)
@@ -101,5 +101,5 @@ class LedgerStore:
         self.registry.keep_head(public_hex(self.key), self.head)
         return entry
 
-    def _forget(self) -> None:
-        self.book, self.head, self.entries, self._seen = Book(), Head(), [], b""
+    def _forget(self, public: str = "") -> None:
+        self.book, self.head, self.entries, self._seen = Book(public), Head(), [], b""
