@@ -121,10 +121,10 @@ def noise_for(*, epsilon: float, delta: float, sample_rate: float, steps: int, a
     def event(noise: float) -> list[Event]:
         return [Event(sample_rate=sample_rate, noise_multiplier=noise, steps=steps)]
 
-    by_rdp = least_noise(lambda noise: epsilon_rdp(event(noise), delta), epsilon)
     if accountant == "rdp":
-        return by_rdp
-    return least_noise(lambda noise: epsilon_pld(event(noise), delta), epsilon, start=by_rdp, factor=1.25)
+        return least_noise(lambda noise: epsilon_rdp(event(noise), delta), epsilon)
+    start = least_noise(lambda noise: epsilon_rdp(event(noise), delta), epsilon, tolerance=0.1)
+    return least_noise(lambda noise: epsilon_pld(event(noise), delta), epsilon, start=start, factor=1.25)
 
 
 def attack_bound(events: Iterable[Event], false_positive_rate: float) -> float:

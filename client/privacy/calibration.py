@@ -7,14 +7,19 @@ from client.privacy.errors import PlanError
 
 LEAST_NOISE, MOST_NOISE = 0.1, 1e6
 """Between these a noise multiplier is looked for; with less than the least a step has next to none."""
-TOLERANCE = 1e-4
-"""Relative, upwards."""
 
 
-def least_noise(price: Callable[[float], float], epsilon: float, *, start: float = 1.0, factor: float = 2.0) -> float:
-    """The least noise multiplier whose `price`, an epsilon that falls with noise, is at most `epsilon`; within 0.01 %.
+def least_noise(
+    price: Callable[[float], float],
+    epsilon: float,
+    *,
+    start: float = 1.0,
+    factor: float = 2.0,
+    tolerance: float = 1e-4,
+) -> float:
+    """The least noise multiplier whose `price`, an epsilon that falls with noise, is at most `epsilon`.
 
-    The search begins at `start` and first goes by `factor`.
+    The search begins at `start` and first goes by `factor`; the answer is too much by at most `tolerance`, relative.
 
     Raises:
         PlanError: no noise multiplier below a million is enough.
@@ -29,9 +34,9 @@ def least_noise(price: Callable[[float], float], epsilon: float, *, start: float
         return high
     from scipy.optimize import brentq
 
-    noise = math.exp(brentq(excess, math.log(low), math.log(high), xtol=TOLERANCE / 4))
+    noise = math.exp(brentq(excess, math.log(low), math.log(high), xtol=tolerance / 4))
     while price(noise) > epsilon:
-        noise *= 1 + TOLERANCE / 4
+        noise *= 1 + tolerance / 4
     return noise
 
 

@@ -4,9 +4,9 @@ import sys
 
 import typer
 
-from client.privacy import cli_ledger
+from client.privacy import cli_ledger, cli_plan
 
-APPS = (cli_ledger.app,)
+APPS = (cli_plan.app, cli_ledger.app)
 """The commands, a module for each part of them."""
 
 app = typer.Typer(

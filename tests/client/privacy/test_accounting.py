@@ -138,7 +138,7 @@ def test_pld_is_within_two_hundredths_of_the_prv_accountant_and_below_rdp(events
 
 
 @given(rate=RATES, noise=NOISES, steps=COUNTS, more=st.integers(1, 300))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_more_steps_never_cost_less_and_rdp_is_above_pld(rate, noise, steps, more):
     few, many = event(rate, noise, steps), event(rate, noise, steps + more)
     assert epsilon_pld([few], DELTA) <= epsilon_pld([many], DELTA) + 1e-9
@@ -147,7 +147,7 @@ def test_more_steps_never_cost_less_and_rdp_is_above_pld(rate, noise, steps, mor
 
 
 @given(rate=RATES, noise=NOISES, steps=COUNTS, less=st.floats(0.5, 0.95))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_less_noise_costs_more(rate, noise, steps, less):
     quiet, loud = event(rate, less * noise, steps), event(rate, noise, steps)
     assert epsilon_pld([quiet], DELTA) >= epsilon_pld([loud], DELTA)
@@ -155,14 +155,14 @@ def test_less_noise_costs_more(rate, noise, steps, less):
 
 
 @given(rate=st.floats(0.001, 0.2), noise=NOISES, steps=COUNTS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_a_larger_sample_rate_costs_more(rate, noise, steps):
     assert epsilon_pld([event(2 * rate, noise, steps)], DELTA) >= epsilon_pld([event(rate, noise, steps)], DELTA)
     assert epsilon_rdp([event(2 * rate, noise, steps)], DELTA) >= epsilon_rdp([event(rate, noise, steps)], DELTA)
 
 
 @given(first=HISTORIES, second=HISTORIES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_two_histories_together_cost_at_least_each_and_at_most_both_at_half_delta(first, second):
     one, other = event(*first), event(*second)
     for price in (epsilon_pld, epsilon_rdp):
@@ -172,7 +172,7 @@ def test_two_histories_together_cost_at_least_each_and_at_most_both_at_half_delt
 
 
 @given(rate=RATES, noise=NOISES, counts=st.lists(COUNTS, min_size=2, max_size=5))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_equal_rows_cost_what_one_row_with_all_their_steps_costs(rate, noise, counts):
     rows = [event(rate, noise, count) for count in counts]
     assert epsilon_pld(rows, DELTA) == epsilon_pld([event(rate, noise, sum(counts))], DELTA)

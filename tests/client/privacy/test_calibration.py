@@ -13,6 +13,11 @@ def test_the_answer_is_least_within_a_ten_thousandth_and_on_the_safe_side(epsilo
     assert 1 / epsilon <= found <= (1 + 1e-4) / epsilon
 
 
+def test_a_coarser_answer_is_still_on_the_safe_side():
+    found = least_noise(lambda noise: 1 / noise, 0.4, tolerance=0.1)
+    assert 1 / 0.4 <= found <= 1.1 / 0.4
+
+
 def test_a_price_on_a_grid_is_kept_too():
     found = least_noise(lambda noise: round(2 / noise, 2), 1.0)
     assert round(2 / found, 2) <= 1.0

@@ -145,7 +145,7 @@ def test_epsilon_falls_over_delta_and_passes_through_the_plan(plan):
 def test_the_noise_for_another_cap_makes_the_whole_plan_fit_under_it(plan):
     for cap, noise in plan.noise_over_cap:
         assert epsilon_rdp([Event(sample_rate=0.0128, noise_multiplier=noise, steps=5000)], 1e-5) <= cap
-        assert epsilon_rdp([Event(sample_rate=0.0128, noise_multiplier=0.999 * noise, steps=5000)], 1e-5) > cap
+        assert epsilon_rdp([Event(sample_rate=0.0128, noise_multiplier=0.998 * noise, steps=5000)], 1e-5) > cap
 
 
 def test_no_noise_is_named_for_a_cap_that_is_spent():
