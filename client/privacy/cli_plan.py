@@ -63,7 +63,7 @@ def _at_site(request: "PlanRequest", site: Path) -> "PlanRequest":
     """The request after what the site's ledger has charged, under the site's policy where it has one."""
     from dataclasses import replace
 
-    from client.privacy.errors import PolicyError
+    from client.privacy.errors import PlanError, PolicyError
     from client.privacy.ledger import Ledger
 
     ledger = Ledger.open(site)
@@ -72,4 +72,9 @@ def _at_site(request: "PlanRequest", site: Path) -> "PlanRequest":
         policy = ledger.policy()
     except PolicyError:
         return request
+    if policy.delta != request.delta:
+        raise PlanError(
+            f"this site's policy counts at delta={policy.delta:g}, and the plan is for {request.delta:g}; "
+            f"plan with --delta {policy.delta:g}"
+        )
     return replace(request, order=ledger.order, cap=policy.epsilon if request.cap is None else request.cap)

@@ -122,6 +122,12 @@ def test_a_cap_that_is_given_goes_before_the_policys(tmp_path):
     assert numbers(at_site(root, more="--cap 3"))["cap"] == 3
 
 
+def test_a_plan_at_another_delta_than_the_sites_policy_is_refused(tmp_path):
+    root = approved_site(tmp_path / "site")
+    with pytest.raises(PlanError, match=r"counts at delta=1e-06.*for 1e-05.*--delta 1e-06"):
+        run(at_site(root).replace("--delta 1e-6", "--delta 1e-5"))
+
+
 def test_a_site_without_a_policy_has_spent_nothing_and_has_no_cap(tmp_path):
     found = numbers(at_site(write_site(tmp_path / "site")))
     assert found["epsilon_spent"] == 0
