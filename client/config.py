@@ -33,6 +33,8 @@ class SiteConfig:
     """`bf16` runs the forward pass under autocast; weights and sums stay float32."""
     bad_share: float = 0.01
     """Largest share of unusable records that is skipped; above it the site stops with an error."""
+    bank: str = ""
+    """Path of a site folder of public pairs, for runs under differential privacy that contrast with a bank here."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """What a run must keep to here, whatever it asks for."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from flwr.app import Context, Message
 
+from client.privacy.errors import PrivacyError
 from client.site import site_log
 from configs.loader import ConfigurationError
 from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError
@@ -38,6 +39,8 @@ def answer_faults(message: Message, context: Context, call_next: CallNext) -> Me
 
 def refusal(error: Exception) -> Refusal:
     """What the server may know of a fault: its kind, never its text, which may quote paths or records."""
+    if isinstance(error, PrivacyError):
+        return Refusal(code=error.code, text="the privacy rules of the site do not allow it; see its log")
     if isinstance(error, ProtocolError):
         return Refusal(code=error.code, text="the order cannot be followed; see the site's log")
     for kinds, code, text in _CODES:

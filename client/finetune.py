@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from client.pretrain import merged_model, report
+from client.privacy.policy import check_run, read_policy
+from client.rounds import merged_model, report
 from client.site import Site
 from client.state import RunState
 from configs.loader import load
@@ -37,7 +38,9 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     """
     recipe, state = load(Recipe, order.recipe, "order.recipe"), site.state(order.run_id)
     model, _, _ = merged_model(order, base, recipe, site)
-    private = state.private_weights(before_round=order.round)
+    if state.is_uncharged(order):
+        state.note_uncharged(order)
+    private = state.private_weights(before_round=order.round, charged=recipe.privacy.on)
     if private is not None:
         load_private(model, private)
     data = _vqa_data(site, recipe, order.vocabulary)
@@ -62,7 +65,7 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     metrics = {"loss": result.loss} | accuracies(rows)
     if result.validation_accuracy is not None and len(data.val) >= SMALLEST_GROUP:
         metrics["validation_accuracy"] = result.validation_accuracy
-    return report(order, site, len(data.train), metrics)
+    return _report(order, site, recipe, len(data.train), metrics)
 
 
 def evaluate_vqa(order: Order, site: Site) -> Report:
@@ -78,7 +81,7 @@ def evaluate_vqa(order: Order, site: Site) -> Report:
         raise DataError("there are no test questions to answer; import some with split: test")
     rows = _test_rows(_kept_answerer(state, recipe, order.vocabulary), data, site)
     state.keep_rows("test", rows)
-    return report(order, site, len(rows), accuracies(rows))
+    return _report(order, site, recipe, len(rows), accuracies(rows))
 
 
 def accuracies(rows: Sequence[AnswerRow]) -> dict[str, float]:
@@ -95,6 +98,19 @@ def accuracies(rows: Sequence[AnswerRow]) -> dict[str, float]:
         for kind, group in kinds.items():
             metrics |= {f"accuracy_{kind}": group["accuracy"], f"tested_{kind}": float(group["n"])}
     return metrics
+
+
+def _report(order: Order, site: Site, recipe: Recipe, examples: int, metrics: Mapping[str, float]) -> Report:
+    """The answer to an order; where a privacy policy is in force, metrics and counts stay at the site.
+
+    They were not charged. What stays in `state/` and what `mumc-site evaluate` shows is complete all the same.
+    """
+    policy = read_policy(site.root)
+    if policy is None and not recipe.privacy.on:
+        return report(order, site, examples, metrics)
+    check_run(policy, recipe.privacy)
+    assert policy is not None
+    return report(order, site, policy.units, {})
 
 
 def _test_rows(answerer: Answerer, data: VqaData, site: Site) -> list[AnswerRow]:

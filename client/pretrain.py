@@ -1,42 +1,43 @@
 """One round of pre-training at a site: merged weights in, the difference after local steps out."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 
+from client.privacy.policy import check_run, read_policy
+from client.rounds import Arrays, as_numpy, caption_dataset, merged_model, report
 from client.site import Site
 from configs.loader import load
 from mumc_model.config import Recipe
-from mumc_model.data.collate import CaptionDataset
-from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import DataError
-from mumc_model.model import MumcModel, build_model
-from mumc_model.sharing import load_shared, shared_weights
+from mumc_model.sharing import shared_weights
 from mumc_model.train import Pretrainer
-from protocol.codec import digest, pack, unpack
-from protocol.errors import StaleError
+from protocol.codec import pack
 from protocol.messages import Order, Report
-from protocol.schema import WeightSchema
-
-Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def pretrain_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], site: Site) -> tuple[Report, Arrays]:
     """The report of `order.steps` local steps, and the packed difference to the base weights.
 
     Raises:
+        PolicyError: the run protects the site's patients less than its signed policy demands.
         ProtocolError: the weights are not those that the order names, or do not fit its model.
         DataError: the site has no captions.
     """
+    recipe = load(Recipe, order.recipe, "order.recipe")
+    check_run(read_policy(site.root), recipe.privacy)
     if not site.data.captions:
         raise DataError("pre-training needs captions, and this site has none; import some with mumc-site import")
-    recipe = load(Recipe, order.recipe, "order.recipe")
+    if recipe.privacy.on:
+        # Opacus takes seconds to import, and a run without differential privacy does without.
+        from client.privacy.pretrain import pretrain_privately
+
+        return pretrain_privately(order, recipe, base, site)
     model, schema, before = merged_model(order, base, recipe, site)
     trainer = Pretrainer(model, recipe, site.device, site.config.precision)
     state = site.state(order.run_id)
+    state.note_uncharged(order)
     private = state.private_weights(before_round=order.round)
     if private is not None:
         trainer.load_state_dict(private)
@@ -51,53 +52,3 @@ def pretrain_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], site: 
     state.keep_private_weights(order.round, trainer.state_dict())
     update = {name: after[name] - before[name] for name in schema.names}
     return report(order, site, len(site.data.captions), result.losses), pack(update, schema)
-
-
-def merged_model(
-    order: Order, base: Mapping[str, np.ndarray[Any, Any]], recipe: Recipe, site: Site
-) -> tuple[MumcModel, WeightSchema, Arrays]:
-    """The run's model with the weights that came, their schema, and those weights by name.
-
-    Raises:
-        ProtocolError: the weights are not those that the order names, or do not fit its model.
-    """
-    model = build_model(recipe.model, site.seed())
-    schema = WeightSchema.of(as_numpy(shared_weights(model)))
-    weights = unpack(base, schema)
-    if digest(base, schema) != order.base_digest:
-        raise StaleError("the weights that came are not those that the order names; the server must send both again")
-    load_shared(model, {name: torch.tensor(weight) for name, weight in weights.items()})
-    return model, schema, weights
-
-
-def report(order: Order, site: Site, examples: int, metrics: Mapping[str, float]) -> Report:
-    """The answer to an order, bound to its run, round, attempt and weights."""
-    return Report(
-        run_id=order.run_id,
-        round=order.round,
-        attempt=order.attempt,
-        site=site.config.name,
-        examples=examples,
-        metrics=metrics,
-        base_digest=order.base_digest,
-    )
-
-
-def as_numpy(weights: Mapping[str, torch.Tensor]) -> Arrays:
-    """The same weights for the protocol, which knows no torch."""
-    return {name: weight.numpy() for name, weight in weights.items()}
-
-
-@lru_cache(maxsize=4)
-def _dataset(
-    site: Site, vocabulary: tuple[str, ...], image_size: int, tokens: int, crop_scale: float
-) -> CaptionDataset:
-    return CaptionDataset(site.data, Tokenizer(vocabulary), image_size, tokens, crop_scale)
-
-
-def caption_dataset(site: Site, recipe: Recipe, vocabulary: tuple[str, ...]) -> CaptionDataset:
-    """The site's captions as the recipe reads them, made once a process."""
-    pretraining = recipe.pretrain
-    return _dataset(
-        site, vocabulary, recipe.model.vision.image_size, pretraining.caption_tokens, pretraining.crop_scale
-    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mumc_model.errors import ConfigError
+from mumc_model.privacy import PrivacyConfig
 
 
 def _require(condition: bool, message: str) -> None:
@@ -287,3 +288,12 @@ class Recipe:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a queue under differential privacy: it holds other patients' features."""
+        _require(
+            not (self.privacy.on and self.model.queue_size),
+            f"privacy is on and model.queue_size is {self.model.queue_size}; a queue contrasts a patient with earlier "
+            "ones, so no epsilon would hold: set model.queue_size=0, the public bank takes its place",
+        )

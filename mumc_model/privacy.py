@@ -39,7 +39,7 @@ class AdapterConfig:
 
     rank: int = 0
     """Rank of each adapter (LoRA, arXiv 2106.09685); 0 trains the weights themselves."""
-    alpha: float = 16.0
+    alpha: int = 16
     """Adapters are scaled by alpha / rank."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mumc_model.checkpoint import load_strictly
-from mumc_model.config import OptimizerConfig, Recipe, VisionConfig
+from mumc_model.config import ObjectiveConfig, OptimizerConfig, Recipe, VisionConfig
 from mumc_model.data.collate import PretrainBatch
 from mumc_model.data.shuffling import seeded
 from mumc_model.errors import ConfigError, DeviceError, MumcError
@@ -120,6 +120,12 @@ def learning_rate(step: int, config: OptimizerConfig, total_steps: int, round_fi
     return config.lr * share
 
 
+def ramped(objective: ObjectiveConfig, step: int) -> float:
+    """Weight alpha of the teacher's soft targets at a step of the whole run."""
+    ramp = objective.distill_ramp_steps
+    return objective.distill * (min(1.0, step / ramp) if ramp else 1.0)
+
+
 class Pretrainer:
     """Trains one model by one recipe. Teacher and queue live for a round; private heads and moments may stay."""
 
@@ -139,7 +145,7 @@ class Pretrainer:
             self.queue = FeatureQueue(recipe.model.queue_size, recipe.model.projection).to(device)
         self.mim_decoder = None
         if objective.mim:
-            self.mim_decoder = _mim_decoder(vision, objective.mim_depth).to(device)
+            self.mim_decoder = mim_decoder(vision, objective.mim_depth).to(device)
         self.objective = PretrainObjective(model, self.teacher, self.queue, objective, self.mim_decoder)
         self._weights = {name: weight for name, weight in self._named_weights() if weight.requires_grad}
         self.optimizer = adamw(self._weights, recipe.pretrain.optimizer)
@@ -172,7 +178,9 @@ class Pretrainer:
             for step in range(first_step, first_step + steps):
                 batch = next(batches).to(self.device)
                 self._set_rate(learning_rate(step, self.recipe.pretrain.optimizer, total_steps, first_step))
-                losses = self._step(batch, Draws(seeded(seed, _DRAWS, step), special), self.alpha(step), anchor)
+                losses = self._step(
+                    batch, Draws(seeded(seed, _DRAWS, step), special), ramped(self.recipe.objective, step), anchor
+                )
                 if not math.isfinite(losses["total"]):
                     raise DivergedError(
                         f"the loss is {losses['total']} at step {step}; lower optimizer.lr or clip gradients"
@@ -228,12 +236,6 @@ class Pretrainer:
             return []
         return [(weight, weight.detach().clone()) for name, weight in self._weights.items() if is_shared(name)]
 
-    def alpha(self, step: int) -> float:
-        """Weight of the teacher's soft targets at a step of the whole run."""
-        objective = self.recipe.objective
-        ramp = objective.distill_ramp_steps
-        return objective.distill * (min(1.0, step / ramp) if ramp else 1.0)
-
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -257,7 +259,8 @@ class Pretrainer:
         return dict(zip(names, sums.tolist(), strict=True))
 
 
-def _mim_decoder(vision: VisionConfig, depth: int) -> MimDecoder:
+def mim_decoder(vision: VisionConfig, depth: int) -> MimDecoder:
+    """A painting head, the same at every site."""
     with torch.random.fork_rng(devices=[]):
         decoder = MimDecoder(vision, depth)
     initialise(decoder, torch.Generator().manual_seed(depth), decoder.embed.out_features)

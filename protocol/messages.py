@@ -19,6 +19,9 @@ MAX_METRICS = 512
 MAX_METRIC = 1e30
 """Beyond any loss or share, and small enough that weighted sums stay finite."""
 
+EPSILON = "epsilon_spent"
+"""The metric in which a site under differential privacy says what its patients have spent: a fact of public numbers."""
+
 Action = Literal["train.pretrain", "train.finetune", "evaluate.vqa"]
 ACTIONS: tuple[str, ...] = get_args(Action)
 """Flower's message types: the first word is Flower's category, the second the handler."""

@@ -3,13 +3,13 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from server.errors import OutputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,9 @@ class RoundRecord:
     seconds: float
     lr: float
     """The server's learning rate."""
+    epsilon: Mapping[str, float] = field(default_factory=dict)
+    """Life-time epsilon of each site that trained under differential privacy, at its own delta. The federation's
+    statement is the largest, since a patient is at one site; they are never averaged."""
 
     def __str__(self) -> str:
         """The progress line."""
@@ -43,6 +46,7 @@ class RoundRecord:
             f"round {self.round:3d}",
             f"sites {self.sites_merged}/{self.sites_expected}",
             *([f"loss {loss:.3f}"] if loss is not None else []),
+            *([f"epsilon {max(self.epsilon.values()):.2f}"] if self.epsilon else []),
             f"{self.seconds:.1f} s",
             *([f"lost {name_lost(self.refused)}"] if self.refused else []),
         ]

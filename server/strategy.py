@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from protocol.codec import digest, pack, unpack
 from protocol.errors import ProtocolError
-from protocol.messages import Order, Refusal, Report
+from protocol.messages import EPSILON, Order, Refusal, Report
 from protocol.records import arrays_to_record, payload_bytes, reply_from_record, to_record
 from protocol.schema import WeightSchema
 from server.checkpoint import save_round
@@ -51,8 +51,12 @@ class Tally:
 
     def means(self) -> dict[str, float]:
         """Each metric's mean over the sites that report it, weighted by examples; the order of arrival is not seen."""
-        names = sorted({name for report in self.reports.values() for name in report.metrics})
+        names = sorted({name for report in self.reports.values() for name in report.metrics} - {EPSILON})
         return {name: self._mean(name) for name in names}
+
+    def epsilon(self) -> dict[str, float]:
+        """What each site has spent, where it trained under differential privacy."""
+        return {site: r.metrics[EPSILON] for site, r in sorted(self.reports.items()) if EPSILON in r.metrics}
 
     def _mean(self, name: str) -> float:
         having = [report for report in self.reports.values() if name in report.metrics]
@@ -181,6 +185,7 @@ class Strategy:
             bytes_down=tally.bytes_down,
             seconds=time.perf_counter() - started,
             lr=self._config.strategy.lr,
+            epsilon=tally.epsilon(),
         )
 
     def _void(self, order: Order, tally: Tally) -> str:

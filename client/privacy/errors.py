@@ -1,4 +1,4 @@
-"""What can go wrong with a privacy budget, from the broadest to the narrowest. Each has a code that may leave the site."""
+"""What can go wrong with a privacy budget. Each error has a code that may leave the site; its text stays there."""
 
 from mumc_model.errors import MumcError
 

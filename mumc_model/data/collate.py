@@ -17,7 +17,7 @@ from mumc_model.data.records import SiteData
 from mumc_model.data.samples import VqaBatch, VqaSamples
 from mumc_model.data.shuffling import seeded, shuffled
 from mumc_model.data.tokenizer import Tokenizer
-from mumc_model.data.transforms import Augmentation, augment, mirror_text
+from mumc_model.data.transforms import Augmentation, augment, mirror_text, normalise
 from mumc_model.errors import DataError
 
 __all__ = ["CaptionDataset", "PretrainBatch", "VqaBatch", "VqaSamples"]
@@ -76,8 +76,12 @@ class CaptionDataset:
                 "import captions for at least 2"
             )
         self._pixels = Pixels(site.root, site.image_keys, image_size, on_progress)
-        self._row_I = self._pixels.rows(self.image_keys)
-        texts = [record.caption for record in records]
+        self._row_I, self._row_N = self._pixels.rows(self.image_keys), self._pixels.rows(map(site.key, records))
+        self.captions = tuple(record.caption for record in records)
+        self.patient_ids = tuple(record.patient_id for record in records)
+        self.keys = tuple(map(site.key, records))
+        """Caption, patient and image of each row that `pairs` takes."""
+        texts = list(self.captions)
         self._captions = _Captions(tokenizer, texts, caption_tokens)
         mirrored = [mirror_text(text) for text in texts] if flip_with_text else [None] * len(texts)
         self._may_flip_N = torch.tensor([text is not None for text in mirrored])
@@ -103,6 +107,24 @@ class CaptionDataset:
         size = min(batch_size, len(self))
         for step, image_B in shuffled(len(self), size, seed, start_step):
             yield self._batch(image_B, seeded(seed, 1, step))
+
+    def pairs(self, row_B: Tensor, generator: torch.Generator | None) -> PretrainBatch:
+        """These captions with their images, augmented if there is a generator; all as wide as a caption may be.
+
+        Nothing of a row depends on the others.
+        """
+        ids_BL, caption_id_B = self._captions.rows(row_B)
+        pixels_BCHW = self._pixels.gather(self._row_N[row_B]).to(self._device)
+        return PretrainBatch(
+            image_BCHW=augment(pixels_BCHW, self._augmentation, generator) if generator else normalise(pixels_BCHW),
+            ids_BL=ids_BL.to(self._device),
+            mask_BL=(ids_BL != self._captions.padding).long().to(self._device),
+            caption_id_B=caption_id_B.to(self._device),
+        )
+
+    def pixels(self, row_B: Tensor) -> Tensor:
+        """The images of these captions as bytes BCHW."""
+        return self._pixels.gather(self._row_N[row_B])
 
     def _batch(self, image_B: Tensor, generator: torch.Generator) -> PretrainBatch:
         u_B2 = torch.rand(len(image_B), 2, generator=generator)

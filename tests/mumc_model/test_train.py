@@ -12,7 +12,7 @@ from mumc_model.config import ObjectiveConfig, OptimizerConfig, PretrainConfig, 
 from mumc_model.errors import CheckpointError, ConfigError, DeviceError
 from mumc_model.model import build_model
 from mumc_model.sharing import is_shared, load_shared, shared_weights
-from mumc_model.train import DivergedError, Pretrainer, autocast, choose_device, learning_rate
+from mumc_model.train import DivergedError, Pretrainer, autocast, choose_device, learning_rate, ramped
 
 CPU = torch.device("cpu")
 
@@ -233,6 +233,5 @@ def test_bf16_trains_to_finite_single_precision_weights(recipe, data):
 
 def test_alpha_rises_over_its_ramp(recipe):
     objective = replace(recipe.objective, distill=0.4, distill_ramp_steps=4)
-    subject = trainer(replace(recipe, objective=objective))
-    assert [subject.alpha(step) for step in (0, 2, 4, 9)] == pytest.approx([0.0, 0.2, 0.4, 0.4])
-    assert trainer(recipe).alpha(0) == pytest.approx(0.4)
+    assert [ramped(objective, step) for step in (0, 2, 4, 9)] == pytest.approx([0.0, 0.2, 0.4, 0.4])
+    assert ramped(replace(objective, distill_ramp_steps=0), 0) == pytest.approx(0.4)

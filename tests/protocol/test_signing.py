@@ -100,7 +100,7 @@ def test_a_second_spelling_of_a_signature_is_refused(change):
         verify(PUBLIC, "policy", PAYLOAD, change(signature))
 
 
-@pytest.mark.parametrize("public", ["", "00", "x" * 64, PUBLIC.upper()])
+@pytest.mark.parametrize("public", ["", "00", "x" * 64, PUBLIC.upper()], ids=["empty", "short", "no hex", "capitals"])
 def test_what_is_no_public_key_is_refused(public):
     with pytest.raises(SigningError, match="64 hexadecimal digits"):
         fingerprint(public)

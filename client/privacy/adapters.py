@@ -1,0 +1,55 @@
+"""Low-rank adapters in place of a frozen backbone, folded into it afterwards, so that shared names and shapes stay.
+
+Source: LoRA, arXiv 2106.09685, through peft.
+"""
+
+from torch import nn
+
+from mumc_model.model import MumcModel
+from mumc_model.privacy import AdapterConfig
+
+TARGETS = ("qkv", "proj", "fc1", "fc2", "query", "key", "value", "dense")
+"""Linear layers of timm's blocks and of BERT's that get an adapter."""
+HEADS = ("vision_proj.", "text_proj.", "itm_head.")
+"""Small parts that learn beside the adapters."""
+
+
+class Adapters:
+    """The adapters of one model, for one round."""
+
+    def __init__(self, model: MumcModel, settings: AdapterConfig) -> None:
+        """Freeze the encoders and put adapters into them; what they add is 0 at first."""
+        # peft takes seconds to import, and only this preset needs it.
+        from peft import LoraConfig, inject_adapter_in_model
+
+        self._model = model
+        model.requires_grad_(False)
+        config = LoraConfig(
+            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=_targets(model)
+        )
+        inject_adapter_in_model(config, model)
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(".lora_" in name or name.startswith(HEADS))
+
+    def fold(self) -> None:
+        """Add what was learned to the backbone's own weights, and take the adapters out."""
+        from peft.tuners.lora import LoraLayer
+
+        for name, layer in list(self._model.named_modules()):
+            if isinstance(layer, LoraLayer):
+                layer.merge()
+                parent, _, child = name.rpartition(".")
+                base = layer.get_base_layer()
+                assert isinstance(base, nn.Module)
+                setattr(self._model.get_submodule(parent), child, base)
+
+
+def _targets(model: MumcModel) -> list[str]:
+    """Names of the encoders' linear layers that learn through adapters."""
+    return [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear)
+        and name.startswith(("visual_encoder.blocks", "text_encoder.bert."))
+        and name.rsplit(".", 1)[-1] in TARGETS
+    ]

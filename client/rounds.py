@@ -1,0 +1,71 @@
+"""What every round at a site has in common: the run's model with the weights that came, the captions, the report."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from client.site import Site
+from mumc_model.config import Recipe
+from mumc_model.data.collate import CaptionDataset
+from mumc_model.data.tokenizer import Tokenizer
+from mumc_model.model import MumcModel, build_model
+from mumc_model.sharing import load_shared, shared_weights
+from protocol.codec import digest, unpack
+from protocol.errors import StaleError
+from protocol.messages import Order, Report
+from protocol.schema import WeightSchema
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def merged_model(
+    order: Order, base: Mapping[str, np.ndarray[Any, Any]], recipe: Recipe, site: Site
+) -> tuple[MumcModel, WeightSchema, Arrays]:
+    """The run's model with the weights that came, their schema, and those weights by name.
+
+    Raises:
+        ProtocolError: the weights are not those that the order names, or do not fit its model.
+    """
+    model = build_model(recipe.model, site.seed())
+    schema = WeightSchema.of(as_numpy(shared_weights(model)))
+    weights = unpack(base, schema)
+    if digest(base, schema) != order.base_digest:
+        raise StaleError("the weights that came are not those that the order names; the server must send both again")
+    load_shared(model, {name: torch.tensor(weight) for name, weight in weights.items()})
+    return model, schema, weights
+
+
+def report(order: Order, site: Site, examples: int, metrics: Mapping[str, float]) -> Report:
+    """The answer to an order, bound to its run, round, attempt and weights."""
+    return Report(
+        run_id=order.run_id,
+        round=order.round,
+        attempt=order.attempt,
+        site=site.config.name,
+        examples=examples,
+        metrics=metrics,
+        base_digest=order.base_digest,
+    )
+
+
+def as_numpy(weights: Mapping[str, torch.Tensor]) -> Arrays:
+    """The same weights for the protocol, which knows no torch."""
+    return {name: weight.numpy() for name, weight in weights.items()}
+
+
+@lru_cache(maxsize=4)
+def _dataset(
+    site: Site, vocabulary: tuple[str, ...], image_size: int, tokens: int, crop_scale: float
+) -> CaptionDataset:
+    return CaptionDataset(site.data, Tokenizer(vocabulary), image_size, tokens, crop_scale)
+
+
+def caption_dataset(site: Site, recipe: Recipe, vocabulary: tuple[str, ...]) -> CaptionDataset:
+    """The site's captions as the recipe reads them, made once a process."""
+    pretraining = recipe.pretrain
+    return _dataset(
+        site, vocabulary, recipe.model.vision.image_size, pretraining.caption_tokens, pretraining.crop_scale
+    )
