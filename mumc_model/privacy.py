@@ -22,7 +22,7 @@ class BankConfig:
     """Pairs."""
     seed: int = 0
     """Of the phantoms: public, and the same at every site."""
-    refresh_steps: int = 5
+    refresh_steps: int = 25
     """Optimiser steps between two encodings of the bank by the current weights."""
     digest: str = ""
     """SHA-256 of the bank's records, in hex; where it is given, a site with another bank refuses."""

@@ -59,6 +59,7 @@ class DeferredGradients:
                 handle.remove()
                 layer.calls.clear()
 
+    @torch.no_grad()
     def _clip(self, units: int, clipping_norm: float) -> Tensor:
         seen = [layer for layer in self._layers if layer.take(units)]
         square_B = torch.stack([layer.squares() for layer in seen]).sum(dim=0)

@@ -3,11 +3,12 @@
 Weight decay and FedProx act on what the noise has already covered, so they cost nothing.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from opacus.optimizers import DPOptimizer
-from torch import Tensor, nn
+from torch import nn
 
 from client.privacy.randomness import SecureSource
 
@@ -53,12 +54,11 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
     def add_noise(self) -> None:
         """Put the noised sum into `grad`: every coordinate of every weight gets noise, whatever the step's records."""
         deviation = self.noise_multiplier * self.max_grad_norm
-        noise_N = self._source.normals(sum(weight.numel() for weight in self.params))
-        first = 0
-        for weight in self.params:
-            noise = noise_N[first : first + weight.numel()].view_as(weight).to(weight.device, weight.dtype)
-            weight.grad = to_grid(weight.summed_grad.add_(noise, alpha=deviation), deviation)
-            first += weight.numel()
+        step = grid_step(deviation)
+        held = [(weight, weight.summed_grad.detach().float().cpu().contiguous()) for weight in self.params]
+        self._source.add_normals([summed.view(-1).numpy() for _, summed in held], deviation, step)
+        for weight, noised in held:
+            weight.grad = noised.to(weight.device, weight.dtype).view_as(weight)
 
     def scale_grad(self) -> None:
         """Divide by the public batch size, and add what is no secret."""
@@ -75,10 +75,9 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
         return True
 
 
-def to_grid(tensor: Tensor, deviation: float) -> Tensor:
-    """The tensor rounded, in place, to the grid that belongs to this deviation."""
-    step = 2.0 ** torch.tensor(deviation * GRID, dtype=torch.float64).log2().floor().item()
-    return tensor.div_(step).round_().mul_(step)
+def grid_step(deviation: float) -> float:
+    """Step of the grid that belongs to this deviation, a power of two."""
+    return 2.0 ** math.floor(math.log2(deviation * GRID))
 
 
 def clear(weights: list[nn.Parameter]) -> None:

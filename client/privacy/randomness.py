@@ -7,6 +7,9 @@ Source: AES-CTR as a generator, NIST SP 800-90A; normals by Box and Muller, Ann.
 
 import math
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +17,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
 KEY_BYTES = 32
+LANES = 4
+"""Streams that make noise side by side; their number is fixed, so that the cores of a machine change no number."""
 _PAIRS = 1 << 14
 """Pairs of normals made at once: what a core's cache holds."""
 _ZEROS = bytes(12 * _PAIRS)
 """What is encrypted: for each pair 64 bits for the radius, then 32 for the angle."""
+
+Array = np.ndarray[Any, Any]
 
 
 class SecureSource:
@@ -32,11 +39,8 @@ class SecureSource:
         key = os.urandom(KEY_BYTES) if key is None else key
         if len(key) != KEY_BYTES:
             raise ValueError(f"a key of {len(key)} bytes; AES-256 takes {KEY_BYTES}")
-        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-        self._bits = bytearray(len(_ZEROS) + 16)
-        self._radius_bits_P = torch.frombuffer(self._bits, dtype=torch.int64, count=_PAIRS)
-        self._angle_bits_P = torch.frombuffer(self._bits, dtype=torch.int32, count=_PAIRS, offset=8 * _PAIRS)
-        self._radius_P, self._single_P = torch.empty(_PAIRS, dtype=torch.float64), torch.empty(_PAIRS)
+        self._stream = _stream(key)
+        self._lanes = [_Lane() for _ in range(LANES)]
 
     def words(self, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
         """Uniform 64-bit words."""
@@ -59,19 +63,68 @@ class SecureSource:
 
     def normals(self, count: int) -> Tensor:
         """Standard normals, single precision, on the CPU; radii are drawn with 64 bits, so tails reach 9 deviations."""
-        blocks = -(-count // (2 * _PAIRS))
-        normal_KN = torch.empty(blocks, 2 * _PAIRS)
-        for row_N in normal_KN:
-            self._fill(row_N)
-        return normal_KN.view(-1)[:count]
+        normal_N = torch.zeros(count)
+        self.add_normals([normal_N.numpy()], 1.0)
+        return normal_N
 
-    def _fill(self, normal_N: Tensor) -> None:
-        """Box and Muller in buffers that are made once: fresh memory would cost more than the logarithms."""
-        first_P, second_P = normal_N[:_PAIRS], normal_N[_PAIRS:]
-        self._stream.update_into(_ZEROS, self._bits)
+    def add_normals(self, sums: Sequence[Array], deviation: float, step: float = 0.0) -> None:
+        """Add normals of this deviation to flat arrays of single precision, in place; round to multiples of `step`."""
+        size = 2 * _PAIRS
+        blocks = [flat[first : first + size] for flat in sums for first in range(0, flat.size, size)]
+        for lane in self._lanes:
+            lane.stream = _stream(self._stream.update(bytes(KEY_BYTES)))
+        with ThreadPoolExecutor(min(LANES, os.cpu_count() or 1)) as threads:
+            for lane, done in [
+                (lane, threads.submit(lane.add, blocks[number::LANES], deviation, step))
+                for number, lane in enumerate(self._lanes)
+            ]:
+                done.result()
+                lane.stream = None
+
+
+class _Lane:
+    """Box and Muller in buffers that are made once: fresh memory would cost more than the logarithms."""
+
+    def __init__(self) -> None:
+        self.stream: Any = None
+        self._bits = bytearray(len(_ZEROS) + 16)
+        self._radius_bits_P = np.frombuffer(self._bits, dtype=np.int64, count=_PAIRS)
+        self._angle_bits_P = np.frombuffer(self._bits, dtype=np.int32, count=_PAIRS, offset=8 * _PAIRS)
+        self._radius_P, self._single_P = np.empty(_PAIRS), np.empty(_PAIRS, dtype=np.float32)
+        self._normal_N = np.empty(2 * _PAIRS, dtype=np.float32)
+
+    def add(self, blocks: Sequence[Array], deviation: float, step: float) -> None:
+        """Add to each block; with a `step`, round the sum to its multiples."""
+        unit = step or 1.0
+        for block in blocks:
+            noise = self._draw()[: block.size]
+            noise *= np.float32(deviation / unit)
+            if step:
+                block *= np.float32(1 / unit)
+            block += noise
+            if step:
+                np.rint(block, out=block)
+                block *= np.float32(unit)
+
+    def _draw(self) -> Array:
+        """Standard normals, good until the next call."""
+        first_P, second_P = self._normal_N[:_PAIRS], self._normal_N[_PAIRS:]
+        self.stream.update_into(_ZEROS, self._bits)
         # Signed words are uniform on [-2**63, 2**63); the half step keeps the logarithm off zero.
-        self._radius_P.copy_(self._radius_bits_P).mul_(2.0**-64).add_(0.5 + 2.0**-65).log_().mul_(-2)
-        radius_P = self._single_P.copy_(self._radius_P).clamp_(min=0).sqrt_()
-        angle_P = second_P.copy_(self._angle_bits_P).mul_(math.pi * 2.0**-31)
-        torch.cos(angle_P, out=first_P).mul_(radius_P)
-        second_P.sin_().mul_(radius_P)
+        np.multiply(self._radius_bits_P, 2.0**-64, out=self._radius_P)
+        self._radius_P += 0.5 + 2.0**-65
+        np.log(self._radius_P, out=self._radius_P)
+        self._radius_P *= -2
+        np.maximum(self._radius_P, 0, out=self._single_P, casting="same_kind")
+        np.sqrt(self._single_P, out=self._single_P)
+        np.multiply(self._angle_bits_P, np.float32(math.pi * 2.0**-31), out=second_P, casting="unsafe")
+        np.cos(second_P, out=first_P)
+        np.sin(second_P, out=second_P)
+        first_P *= self._single_P
+        second_P *= self._single_P
+        return self._normal_N
+
+
+def _stream(key: bytes) -> Any:
+    """AES-256 in counter mode: as many unpredictable bytes as are asked for."""
+    return Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
