@@ -9,7 +9,7 @@ other, less what it held before the model was built.
 
 import argparse
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -139,9 +139,11 @@ def peak(shapes: str, batch: int, way: str) -> float:
 
 def print_peak(shapes: str, batch: int, way: str) -> None:
     recipe = recipe_of(shapes, batch, "hooks" if way == "plain" else way)
-    before = psutil.Process().memory_info().rss
+    before = psutil.Process().memory_info().rss / 2**20
     (plain if way == "plain" else private)(recipe, batch)(2)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20)
+    # Not ru_maxrss: that of a child starts at its parent's.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024 - before)
 
 
 def measure(shapes: str, batch: int, way: str) -> dict[str, float]:

@@ -22,7 +22,7 @@ from mumc_model.errors import ConfigError
 from mumc_model.model import MumcModel
 from mumc_model.privacy import BankConfig
 
-_ENCODED_AT_ONCE = 64
+_ENCODED_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -41,29 +41,36 @@ class Encoded:
 class Bank:
     """The pairs, seen whole and unaugmented, and the digest that names them."""
 
-    def __init__(self, pairs: PretrainBatch, digest: str, image_digests: frozenset[bytes]) -> None:
-        """`pairs` are on the device that encodes them."""
-        self.pairs, self.digest, self._image_digests = pairs, digest, image_digests
+    def __init__(self, records: CaptionDataset, row_N: Tensor, device: torch.device) -> None:
+        """The pairs are these rows of public records; their images stay on the disk until they are encoded."""
+        self._records, self._row_N, self._device = records, row_N, device
+        digests = _image_digests(records, row_N)
+        self._image_digests = frozenset(digests)
+        self.digest = _digest(digests, [records.captions[row] for row in row_N.tolist()])
+        """SHA-256, in hex, over images and captions."""
 
     def __len__(self) -> int:
         """Pairs."""
-        return len(self.pairs)
+        return len(self._row_N)
+
+    def pairs(self, index_B: Tensor) -> PretrainBatch:
+        """These pairs, on the device."""
+        return self._records.pairs(self._row_N[index_B], None).to(self._device)
 
     @torch.no_grad()
     def encode(self, model: MumcModel) -> Encoded:
         """All pairs through the model, without dropout."""
         was_training = model.training
         model.eval()
-        parts = [self._encode(model, first) for first in range(0, len(self), _ENCODED_AT_ONCE)]
+        parts = [self._encode(model, index_B) for index_B in torch.arange(len(self)).split(_ENCODED_AT_ONCE)]
         model.train(was_training)
-        tokens, images, states, texts = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Encoded(tokens, images, states, texts, self.pairs.mask_BL, self.pairs.caption_id_B)
+        return Encoded(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def _encode(self, model: MumcModel, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rows = slice(first, first + _ENCODED_AT_ONCE)
-        token_BSD, image_BE = model.image_features(self.pairs.image_BCHW[rows])
-        state_BLD, text_BE = model.text_features(self.pairs.ids_BL[rows], self.pairs.mask_BL[rows])
-        return token_BSD, image_BE, state_BLD, text_BE
+    def _encode(self, model: MumcModel, index_B: Tensor) -> tuple[Tensor, ...]:
+        pairs = self.pairs(index_B)
+        token_BSD, image_BE = model.image_features(pairs.image_BCHW)
+        state_BLD, text_BE = model.text_features(pairs.ids_BL, pairs.mask_BL)
+        return token_BSD, image_BE, state_BLD, text_BE, pairs.mask_BL, pairs.caption_id_B
 
     def new_rows(self, records: CaptionDataset) -> Tensor:
         """The private rows R whose image is not in the bank, decided for each record by itself."""
@@ -90,14 +97,13 @@ def open_bank(
             f"the public bank has {len(row_N)} images with captions, but privacy.bank.size is {settings.size}; add "
             "public pairs or ask for fewer"
         )
-    image_digests = _image_digests(records, row_N)
-    digest = _digest(image_digests, [records.captions[row] for row in row_N.tolist()])
-    if settings.digest and settings.digest != digest:
+    bank = Bank(records, row_N, device)
+    if settings.digest and settings.digest != bank.digest:
         raise PolicyError(
-            f"the bank at this site has the digest {digest[:16]}..., but the run pins {settings.digest[:16]}...; put "
-            "the same public pairs here, or have the run name these"
+            f"the bank at this site has the digest {bank.digest[:16]}..., but the run pins {settings.digest[:16]}...; "
+            "put the same public pairs here, or have the run name these"
         )
-    return Bank(records.pairs(row_N, None).to(device), digest, frozenset(image_digests))
+    return bank
 
 
 def _phantoms(settings: BankConfig, recipe: Recipe, state: Path) -> Path:

@@ -57,7 +57,7 @@ class DeferredGradients:
                 weight.requires_grad_(True)
             for handle, layer in zip(handles, self._layers, strict=True):
                 handle.remove()
-                layer.calls.clear()
+                layer.forget()
 
     @torch.no_grad()
     def _clip(self, units: int, clipping_norm: float) -> Tensor:
@@ -119,8 +119,16 @@ class _Watcher:
         kept = [inputs[0].detach()]
         self.calls.append(kept)
         replaced = None if output.requires_grad else output.detach().requires_grad_()
-        (output if replaced is None else replaced).register_hook(lambda gradient: kept.append(gradient.detach()))
+        (output if replaced is None else replaced).register_hook(lambda gradient: self.receive(kept, gradient.detach()))
         return replaced
+
+    def receive(self, call: list[Tensor], gradient: Tensor) -> None:
+        """Take the gradient of a call's output; the call is complete then."""
+        call.append(gradient)
+
+    def forget(self) -> None:
+        """Let go of what the pass left."""
+        self.calls, self.input, self.gradient = [], [], []
 
     def take(self, units: int) -> bool:
         """Whether the pass reached this layer; its calls are ready then.
@@ -130,10 +138,7 @@ class _Watcher:
         """
         calls = [call for call in self.calls if len(call) == 2]
         if any(len(call[0]) != units or len(call[1]) != units for call in calls):
-            raise CouplingError(
-                f"a {type(self.layer).__name__} was called with {[len(call[0]) for call in calls]} rows for {units} "
-                "units; every layer must see one row a unit"
-            )
+            raise CouplingError(_rows_are_no_units(self.layer, [len(call[0]) for call in calls], units))
         self.input, self.gradient = [call[0] for call in calls], [call[1] for call in calls]
         return bool(calls)
 
@@ -242,21 +247,34 @@ class _Small(_Watcher):
         if self._sampler is None:
             prepare_layer(layer)
             self._sampler = ft_compute_per_sample_gradient
+        self._received: list[list[Tensor]] = []
         self._samples: dict[str, Tensor] = {}
 
-    def take(self, units: int) -> bool:
-        """Whether the pass reached this layer; its units' gradients are summed over the calls then."""
-        found = super().take(units)
-        self._samples = {}
+    def receive(self, call: list[Tensor], gradient: Tensor) -> None:
+        """Write down the units' gradients at once, so that neither input nor gradient is held any longer."""
+        input = call.pop()
         # The samplers skip weights that do not learn, and during the pass none does.
         for weight in self.own.values():
             weight.requires_grad_(True)
-        for input, gradient in zip(self.input, self.gradient, strict=True):
+        with torch.no_grad():
             samples = self._sampler(self.layer, [_single(input)], _single(gradient))
-            for name, weight in self.own.items():
-                held = self._samples.get(name)
-                self._samples[name] = samples[weight] if held is None else held + samples[weight]
-        return found
+        for weight in self.own.values():
+            weight.requires_grad_(False)
+        self._received.append([samples[weight] for weight in self.own.values()])
+
+    def forget(self) -> None:
+        """Let go of what the pass left."""
+        super().forget()
+        self._received, self._samples = [], {}
+
+    def take(self, units: int) -> bool:
+        """Whether the pass reached this layer; its units' gradients are summed over the calls then."""
+        calls = self._received
+        if any(len(call[0]) != units for call in calls):
+            raise CouplingError(_rows_are_no_units(self.layer, [len(call[0]) for call in calls], units))
+        for place, name in enumerate(self.own if calls else ()):
+            self._samples[name] = torch.stack([call[place] for call in calls]).sum(dim=0)
+        return bool(calls)
 
     def blank(self, bad_B: Tensor) -> None:
         """Forget units whose gradients are not finite."""
@@ -299,6 +317,12 @@ def _squares_of_product(input_BTI: Tensor, gradient_BTO: Tensor) -> Tensor:
 def _slack(size_B: Tensor) -> Tensor:
     """By how much rounding may have shortened a squared length whose terms have this size, squared."""
     return _ROUNDING * torch.finfo(size_B.dtype).eps * size_B.square()
+
+
+def _rows_are_no_units(layer: nn.Module, rows: list[int], units: int) -> str:
+    return (
+        f"a {type(layer).__name__} was called with {rows} rows for {units} units; every layer must see one row a unit"
+    )
 
 
 def _tokens(tensor: Tensor) -> Tensor:

@@ -86,12 +86,12 @@ class PrivatePretrainer:
         self.source = source or SecureSource()
         privacy, vision = recipe.privacy, recipe.model.vision
         autocast(device, precision)
-        untie(model)
         self.adapters = Adapters(model, privacy.adapters) if privacy.adapters.rank else None
         mim = recipe.objective.mim and not self.adapters
         self.mim_decoder = mim_decoder(vision, recipe.objective.mim_depth).to(device) if mim else None
         self.teacher = Teacher(model.to(device))
         self.teacher.eval()
+        untie(model)
         self.roots: list[nn.Module] = [model, *([self.mim_decoder] if self.mim_decoder is not None else [])]
         self.weights = self._trained()
         self.optimizer = adamw(self.weights, recipe.pretrain.optimizer)
@@ -204,8 +204,7 @@ class PrivatePretrainer:
         self._encode_bank()
         self.model.train()
         rows = torch.arange(min(TRIED, len(self.bank)))
-        pairs = type(self.bank.pairs)(*(tensor[rows] for tensor in vars(self.bank.pairs).values()))
-        units = self._units(pairs, torch.Generator().manual_seed(0))
+        units = self._units(self.bank.pairs(rows), torch.Generator().manual_seed(0))
         check_independence(self.gradients, self.weights, self._loss(0.0, []), units, self.roots)
 
     def _begin_round(self) -> None:
@@ -256,11 +255,15 @@ class PrivatePretrainer:
 
 
 def untie(model: MumcModel) -> None:
-    """Give the masked-token head a matrix of its own: a unit's gradient of a tied one would be in two places."""
+    """Give the masked-token head a matrix of its own: the words as they are now, which stay so for the round.
+
+    A unit's gradient of a tied matrix would be in two places; and a matrix as large as the vocabulary that learns by
+    itself would be noise for the most part.
+    """
     words = model.text_encoder.bert.embeddings.word_embeddings.weight
     predictions = model.text_encoder.cls.predictions
     if predictions.decoder.weight is words:
-        predictions.decoder.weight = nn.Parameter(words.detach().clone())
+        predictions.decoder.weight = nn.Parameter(words.detach().clone(), requires_grad=False)
         # The bias has two names in MUMC; left with one, the head is layers and nothing else.
         del predictions.bias
 
