@@ -1,8 +1,8 @@
 """What a step under differential privacy costs over the same step without it: time, and peak memory.
 
 Both train the same model on the same random records, in one process and in turns; the private step includes sampling,
-clipping, noise and its share of encoding the public bank. Peak memory is that of a process that does only the one or the
-other, less what it held before the model was built.
+clipping, noise and its share of encoding the public bank. Peak memory is that of a process that does only the one or
+the other, less what it held before the model was built.
 
     python benchmarks/dp_step.py [--json] [--shapes tiny,mid,small] [--batches 16,64] [--ways hooks,opacus,loop]
 """
@@ -21,6 +21,8 @@ from types import SimpleNamespace
 
 import psutil
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from client.privacy.bank import open_bank
 from client.privacy.train import PrivatePretrainer, PrivateSite
@@ -54,15 +56,17 @@ class Records:
         self._pairs = PretrainBatch(image_BCHW, ids_BL, torch.ones_like(ids_BL), torch.arange(batch))
 
     def pairs(self, row_B: torch.Tensor, generator: torch.Generator) -> PretrainBatch:
+        """What a private step asks for."""
         return PretrainBatch(*(tensor[row_B] for tensor in vars(self._pairs).values()))
 
     def batches(self, batch_size: int, seed: int, start_step: int = 0):
+        """What a plain step asks for."""
         while True:
             yield self._pairs
 
 
 def recipe_of(shapes: str, batch: int, way: str) -> Recipe:
-    """The recipe of a preset at full captions, with a queue of nothing and no dropout, so that both do the same work."""
+    """The recipe of a preset at full captions, without queue and dropout, so that both do the same work."""
     overrides = [f"model={shapes}", "model.queue_size=0", "model.text.dropout=0.0", f"pretrain.batch_size={batch}"]
     overrides += [f"pretrain.caption_tokens={TOKENS[shapes]}", f"model.text.vocab_size={WORDS[shapes]}"]
     recipe = load(RunConfig, compose("run", overrides)).recipe

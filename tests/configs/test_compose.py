@@ -7,7 +7,7 @@ from configs.loader import ConfigurationError, dump, load
 from server.config import RunConfig
 from simulations.config import SimulationConfig
 
-GROUPS = ["model", "objective", "pretrain", "finetune", "strategy", "partition", "engine", "experiment"]
+GROUPS = ["model", "objective", "pretrain", "finetune", "privacy", "strategy", "partition", "engine", "experiment"]
 CHOICES = [f"{group}={name}" for group in GROUPS for name in options(group)]
 
 

@@ -13,11 +13,18 @@ TEMPERATURE = 0.07
 """Similarities are features, known to 7e-7, over this, and of size 14: single precision steps by 1e-6 there."""
 
 
+GRADIENT = 1e-5
+"""The temperature's gradient is about 100, where single precision steps by 7.6e-6."""
+
+
 def bounds(name, steps):
     if name.startswith("sim_"):
         return ABSOLUTE / TEMPERATURE
-    # Later steps begin from weights that already differ by 1e-6; tokens, unlike features, are not of unit length.
-    return 2 * ABSOLUTE if steps > 1 and name.startswith("image_embeds") else ABSOLUTE
+    if name == "gradients":
+        return GRADIENT
+    # Tokens, unlike features, are not of unit length, and every processor's kernels add up in another order; later steps
+    # begin from weights that already differ by 1e-6.
+    return 2 * ABSOLUTE if steps > 1 or name.startswith(("image_embeds", "itm_cls")) else ABSOLUTE
 
 
 @pytest.mark.parametrize("steps", [1, STEPS])

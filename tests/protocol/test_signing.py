@@ -49,7 +49,9 @@ def test_a_number_is_spelled_by_its_type():
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, [math.inf], {"a": -math.inf}, {1: "a"}, {None: 1}, {1, 2}, b"bytes", object()], ids=repr
+    "value",
+    [math.nan, [math.inf], {"a": -math.inf}, {1: "a"}, {None: 1}, {1, 2}, b"bytes", object()],
+    ids=["nan", "inf", "inf in a dict", "number as name", "none as name", "set", "bytes", "object"],
 )
 def test_what_is_not_json_is_not_spelled(value):
     with pytest.raises(SigningError, match="cannot be signed"):

@@ -257,7 +257,7 @@ def test_fine_tuning_gathers_the_metrics_of_each_site(configured):
     assert result.vqa == {"north": {"overall.accuracy": 0.1}, "south": {"overall.accuracy": 0.2}}
     assert result.refused == {"east": "data"}
     written = json.loads(result.result.read_text())
-    assert (written["schema_version"], written["run_id"], written["rounds"]) == (1, result.run_id, 1)
+    assert (written["schema_version"], written["run_id"], written["rounds"]) == (2, result.run_id, 1)
     assert written["vqa"]["sites"]["south"] == {"examples": 30, "metrics": {"overall.accuracy": 0.2}}
     assert written["vqa"]["refused"] == {"east": "data"}
     assert {c["metric"] for c in written["cells"]} == {"loss.total", "overall.accuracy"}

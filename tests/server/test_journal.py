@@ -40,7 +40,7 @@ def test_what_is_appended_reads_back(tmp_path):
     journal.append(later)
     assert read_journal(journal.path) == [RECORD, later]
     first = json.loads(journal.path.read_text().splitlines()[0])
-    assert (first["schema_version"], first["losses"]["mcl"]) == (1, 1.5)
+    assert (first["schema_version"], first["losses"]["mcl"]) == (2, 1.5)
 
 
 def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
@@ -51,7 +51,7 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     assert read_journal(journal.path) == [RECORD]
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[]", '{"schema_version": 2}', '{"schema_version": 1, "round": 1}'])
+@pytest.mark.parametrize("line", ["nonsense", "[]", '{"schema_version": 1}', '{"schema_version": 2, "round": 1}'])
 def test_a_line_of_another_form_is_named(tmp_path, line):
     (tmp_path / "journal.jsonl").write_text(line + "\n")
     with pytest.raises(OutputError, match=r"journal\.jsonl:1 is not a journal line"):
