@@ -8,7 +8,7 @@ Dimensions: B records, M members, N non-members.
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def attack(
     site: Path | str,
     *,
     non_members: Path | str | None = None,
-    held_out: Collection[str] = (),
+    held_out: Set[str] = frozenset(),
     seed: int = 0,
     on_progress: Progress = lambda done, total: None,
 ) -> MembershipResult:
@@ -102,8 +102,8 @@ def attack(
     scorer = _Scorer(model, tokenizer, seed)
     score = scorer.patients(Path(site), on_progress)
     if non_members is None:
-        outside = {patient: value for patient, value in score.items() if patient in set(held_out)}
-        inside = {patient: value for patient, value in score.items() if patient not in outside}
+        inside = {patient: value for patient, value in score.items() if patient not in held_out}
+        outside = {patient: value for patient, value in score.items() if patient in held_out}
     else:
         inside, outside = score, scorer.patients(Path(non_members), on_progress)
     if min(len(inside), len(outside)) < 2:
@@ -129,7 +129,7 @@ class _Scorer:
             bank = open_bank(BankConfig(size=_BANK), self._recipe, tokenizer, Path(folder), "", _CPU)
             self._objective.bank = bank.encode(model)
 
-    def patients(self, site: Path, on_progress: Progress) -> Mapping[str, float]:
+    def patients(self, site: Path, on_progress: Progress) -> dict[str, float]:
         """Mean score of each patient's records; higher is likelier to have been learned."""
         size, tokens = self._recipe.model.vision.image_size, self._recipe.pretrain.caption_tokens
         records = CaptionDataset(read_site(site), self._tokenizer, size, tokens, 1.0)
