@@ -4,11 +4,12 @@ Every arm is the same two apps: `local` is a federation of one site, once for ea
 federation whose only site holds every archive, with as many steps a round as all hospitals together take.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from configs.loader import dump, load
 from mumc_model.config import InitConfig
 from server.config import RunConfig
 from simulations.config import Arm, SimulationConfig
@@ -46,14 +47,39 @@ def plan(
         return [[_federation(arm, hospitals, base, out, arm, rounds=0)]]
     if arm == "local":
         return [[_federation(arm, [path], base, out, f"{arm}-{path.name}", rounds=rounds) for path in hospitals]]
+    if arm in config.variants:
+        base = variant_run(config, arm, base, out)
+        return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
     if arm == "federated":
         return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
     steps = base.federation.local_steps * len(hospitals)
+    # `pool` is all archives, or for the arm `public` an archive that belongs to no hospital.
     pretrain = _federation(arm, [pool], base, out, f"{arm}-pool", rounds=rounds, local_steps=steps, final="none")
     weights = str(Path(pretrain.run.output_dir) / "weights.safetensors")
     after = replace(base, initial_weights=weights, init=InitConfig())
     finetune = _federation(arm, hospitals, after, out, arm, rounds=0)
     return [[pretrain], [replace(finetune, after=pretrain)]]
+
+
+def variant_run(config: SimulationConfig, arm: Arm, base: RunConfig, out: Path) -> RunConfig:
+    """The run of a variant: its own settings over those of all, and the public arm's weights if it starts warm.
+
+    Raises:
+        ConfigurationError: a setting is unknown or impossible.
+    """
+    variant = config.variants[arm]
+    run = load(RunConfig, _merged(dump(base), variant.run), f"variants.{arm}.run")
+    if variant.warm:
+        run = replace(run, initial_weights=str(out / "public-pool" / "weights.safetensors"), init=InitConfig())
+    return run
+
+
+def _merged(node: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(node)
+    for key, value in over.items():
+        held = merged.get(key)
+        merged[key] = _merged(held, value) if isinstance(held, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
 def _federation(

@@ -2,15 +2,30 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from configs.loader import ConfigurationError
+from configs.loader import ConfigurationError, nearest
 from mumc_model.data.phantom import PhantomConfig
 from server.config import RunConfig
 from simulations.engine import EngineConfig
 from simulations.partition import PartitionConfig
 
-Arm = Literal["scratch", "local", "federated", "centralised"]
+Arm = str
+"""One of `ARMS`, or the name of a variant."""
+ARMS = ("scratch", "local", "federated", "centralised", "public")
+"""What can be compared: see `simulations.arms`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantConfig:
+    """A federated arm that differs from the others in some settings of its run."""
+
+    epsilon: float = 0.0
+    """Epsilon that the whole pre-training shall cost, by PLD; the noise follows from it. 0 keeps the run's noise."""
+    warm: bool = False
+    """Start from the weights of the arm `public`."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the run that are others here: `{recipe: {privacy: {unit: patient}}}`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +59,12 @@ class SimulationConfig:
     arms: tuple[Arm, ...] = ("scratch", "local", "federated", "centralised")
     scratch_freeze: Literal["none", "vision", "encoders"] = "none"
     """What `scratch` keeps frozen in fine-tuning; its encoders are random, so by default nothing."""
+    variants: Mapping[str, VariantConfig] = field(default_factory=dict)
+    """More federated arms, by name."""
+    public_images: int = 400
+    """Captioned images of the public archive that the arm `public` pre-trains on."""
+    delta: float = 1e-4
+    """Of the policies that simulated hospitals sign, where an arm is differentially private."""
     seeds: tuple[int, ...] = (0,)
     """Each seed draws its own hospitals, weights and batches; the report is over all of them."""
     source: SourceConfig = field(default_factory=SourceConfig)
@@ -57,5 +78,10 @@ class SimulationConfig:
         """Refuse a comparison of nothing."""
         if not self.arms or not self.seeds:
             raise ConfigurationError("a simulation needs at least one arm and one seed, for instance seeds=[0]")
+        for arm in self.arms:
+            if arm not in ARMS and arm not in self.variants:
+                raise ConfigurationError(f"no arm is called '{arm}'; {nearest(arm, [*ARMS, *self.variants])}")
+        if any(self.variants[arm].warm for arm in self.arms if arm in self.variants) and "public" not in self.arms:
+            raise ConfigurationError("a warm variant starts from the arm public; add public to arms")
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigurationError(f"seeds {list(self.seeds)} repeat; each seed counts once")

@@ -42,7 +42,7 @@ def prepare(config: SimulationConfig, seed: int, folder: Path, note: Note = lamb
             f"{len(hospitals)}, or have the patients dealt out with {_SPLITS}"
         )
     for path in hospitals:
-        _configure(path, config)
+        configure(path, config)
     return hospitals
 
 
@@ -51,7 +51,7 @@ def pool(hospitals: Sequence[Path], destination: Path, config: SimulationConfig)
     sites = [read_site(path) for path in hospitals]
     records = [(site, record) for site in sites for record in site.captions]
     _write(destination, "pool", records, [], _common_unit(sites))
-    _configure(destination, config)
+    configure(destination, config)
     return destination
 
 
@@ -172,7 +172,7 @@ def _write(
             )
 
 
-def _configure(root: Path, config: SimulationConfig) -> None:
+def configure(root: Path, config: SimulationConfig) -> None:
     """The engine's facts in the site's own file, where a real site has them."""
     path = root / "site.yaml"
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import numpy as np
 from mumc_model.data.files import write_atomically
 from mumc_model.data.protocols import OWN, describe, protocol_of
 from mumc_model.evaluate import out_of_list_share
+from simulations.report_facts import fact_cells, facts
 from simulations.report_html import to_html
 from simulations.report_plots import draw_plots
 from simulations.report_scores import Answers, cells, difference, gather, scores
@@ -87,13 +88,15 @@ def build_report(study: Study, rng: np.random.Generator) -> Report:
         "arms": {arm: scores(answers[arm], rng) | _costs(arm, study.training) for arm in arms},
         "baselines": {name: scores(answers[name], rng) for name in guesses},
         "differences": _differences(answers, rng),
+        "facts": facts(study),
         "out_of_list": _out_of_list(study.questions),
         "bytes_up": sum(t.bytes_up for t in study.training),
         "bytes_down": sum(t.bytes_down for t in study.training),
         "wall_s": round(study.wall_s, 3),
         "caveats": list(study.caveats),
         "config": dict(study.config),
-        "cells": [cell for name in arms + guesses for cell in cells(name, answers[name], factors, rng)],
+        "cells": [cell for name in arms + guesses for cell in cells(name, answers[name], factors, rng)]
+        + fact_cells(study, factors),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from simulations.report_facts import FACT_HEADS, fact_rows
 from simulations.report_table import (
     COST_COLUMNS,
     SCORE_COLUMNS,
@@ -27,6 +28,7 @@ CAPTIONS = {
     "by_question_type": "Percent right by what is asked for.",
     "losses": "Training losses by round: each arm's mean over its runs, with the single runs behind it. They are "
     "measured on the batches trained on, so they flatter arms that train on few images.",
+    "privacy": "Percent right and retrieval by epsilon; dotted lines are arms without differential privacy.",
     "bytes": "Weights moved between the sites and the server, all seeds together.",
 }
 
@@ -68,6 +70,9 @@ def to_html(report: Values, plots: Mapping[str, str]) -> str:
         _section("Accuracy", _arm_table(report), _figure("sites", plots)),
         _section("Differences", _figure("differences", plots), _table(["pair", "points", "by seed"], differences))
         if differences
+        else "",
+        _section("Privacy and retrieval", _figure("privacy", plots), _table(FACT_HEADS, fact_rows(report)))
+        if fact_rows(report)
         else "",
         _section("By site", _table(["site", *group_heads(report)], group_rows(report, "sites"))),
         _section(

@@ -29,6 +29,7 @@ def draw_plots(report: Values) -> dict[str, str]:
             "by_question_type": _scores(report, "by_question_type", with_all=False),
             "losses": _losses(report),
             "bytes": _bytes(report),
+            "privacy": _privacy(report),
         }
         return {name: to_svg(plot, name, _summary(name, report)) for name, plot in plots.items() if plot is not None}
 
@@ -129,6 +130,31 @@ def _bytes(report: Values) -> Figure | None:
     _bands(axes, [name_of(arm) for arm in arms])
     axes.margins(x=0.2)
     axes.set_xlabel("MB moved between sites and server, all sites and rounds")
+    return figure
+
+
+def _privacy(report: Values) -> Figure | None:
+    """Percent right, and retrieval, over the epsilon of each private arm; arms without a budget are lines."""
+    spent = {arm: f["epsilon"] for arm, f in report["facts"].items() if "epsilon" in f}
+    if not spent:
+        return None
+    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for index, (arm, scores) in enumerate(report["arms"].items()):
+        facts = report["facts"].get(arm, {})
+        retrieved = facts.get("retrieval_at_5")
+        values = [100 * scores["overall"]["mean"], None if retrieved is None else 100 * retrieved]
+        for panel, value in zip(panels, values, strict=True):
+            if value is not None and arm in spent:
+                panel.plot(spent[arm], value, MARKERS[index % len(MARKERS)], color=_colour(arm, index), label=arm)
+            elif value is not None:
+                panel.axhline(value, ls=":", lw=1, color=_colour(arm, index), label=name_of(arm))
+    for panel, label in zip(
+        panels, ("test questions right, percent", "retrieval: right among 5, percent"), strict=True
+    ):
+        panel.set(xscale="log", xlabel="epsilon of the pre-training (PLD)", ylabel=label)
+        panel.grid(linewidth=0.5)
+    panels[0].legend(fontsize=7, ncols=2)
     return figure
 
 

@@ -69,6 +69,15 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ArmFacts:
+    """What is known of one arm's pre-training with one seed: its privacy budget, retrieval by its encoders."""
+
+    arm: str
+    seed: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """One run of a simulation, over all its arms and seeds."""
 
@@ -81,6 +90,7 @@ class Study:
     results: Sequence[ArmResult]
     questions: Sequence[SiteQuestions]
     training: Sequence[Training] = ()
+    facts: Sequence[ArmFacts] = ()
     selection: str = ""
     """How each site chose the weights that answer, in one sentence."""
     wall_s: float = 0.0

@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from simulations.report_facts import FACT_HEADS, fact_rows
 from simulations.report_text import (
     MEANINGS,
     by_seed_text,
@@ -70,6 +71,8 @@ def to_markdown(report: Values) -> str:
     lines += _rows(["arm", *SCORE_COLUMNS, *COST_COLUMNS], _arm_rows(report))
     lines += ["", "## Paired differences in points", ""]
     lines += _rows(["pair", "difference", "by seed"], _difference_rows(report))
+    if fact_rows(report):
+        lines += ["", "## Privacy and retrieval", "", *_rows(FACT_HEADS, fact_rows(report))]
     lines += ["", "## By site", "", *_group_table(report, "site", "sites")]
     lines += ["", "## By question type", "", *_group_table(report, "question type", "by_question_type")]
     lines += ["", "## What the sites hold", "", *_site_table(report["sites"])]

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from client.state import RunState
 from configs.loader import dump
-from mumc_model.data.records import read_site
+from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.tokenizer import vocabulary
 from mumc_model.train import choose_device
 from server.app import app as server_app
@@ -22,8 +23,10 @@ from simulations.config import Arm, SimulationConfig
 from simulations.engine import Engine, open_engine
 from simulations.grid import LocalGrid
 from simulations.hospitals import pool, prepare
+from simulations.measures import retrieval_facts, write_held_out, write_public
+from simulations.private import Budget, private_hospitals, use_registry, with_noise
 from simulations.progress import Watch
-from simulations.report_study import ArmResult, SiteQuestions, Study, Training
+from simulations.report_study import ArmFacts, ArmResult, SiteQuestions, Study, Training
 
 FIRST_NODE = 101
 
@@ -46,6 +49,8 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
     results: list[ArmResult] = []
     questions: list[SiteQuestions] = []
     training: list[Training] = []
+    facts: list[ArmFacts] = []
+    use_registry(out)
     engine = open_engine(config.engine, out / "workers.log")
     try:
         with Watch(console) as watch:
@@ -55,6 +60,7 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
                 results += found.results
                 questions += found.questions
                 training += found.training
+                facts += found.facts
     except KeyboardInterrupt:
         console.print(
             f"stopped without a report; what was finished until then stays in {out}", highlight=False, soft_wrap=True
@@ -70,6 +76,7 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
         results=results,
         questions=questions,
         training=training,
+        facts=facts,
         selection=_selection(config),
         wall_s=time.monotonic() - started,
         config=dump(config),
@@ -87,6 +94,8 @@ class _Seed:
         self.results: list[ArmResult] = []
         self.questions: list[SiteQuestions] = []
         self.training: list[Training] = []
+        self.facts: list[ArmFacts] = []
+        self._budgets: dict[Arm, Budget] = {}
 
     def run(self) -> None:
         hospitals = prepare(self._config, self._seed, self._out, self._watch.note)
@@ -94,11 +103,12 @@ class _Seed:
         if "centralised" in self._config.arms:
             pool(hospitals, pooled, self._config)
         self._note_questions(hospitals)
-        plans = {
-            arm: plan(arm, self._config, self._seed, hospitals, pooled, self._out / "runs") for arm in self._config.arms
-        }
+        plans = self._plan(hospitals, pooled)
+        if "public" in plans:
+            # Warm variants begin with its weights.
+            self._run_arm("public", plans["public"])
         # The longest chain of work starts first: the pooled archive trains on one worker only.
-        ordered = sorted(plans, key=lambda arm: arm != "centralised")
+        ordered = sorted(plans.keys() - {"public"}, key=lambda arm: (arm != "centralised", arm))
         with ThreadPoolExecutor(len(ordered)) as threads:
             try:
                 for future in as_completed([threads.submit(self._run_arm, arm, plans[arm]) for arm in ordered]):
@@ -107,8 +117,35 @@ class _Seed:
                 # An arm failed, or somebody pressed Ctrl-C: the others would go on for as long as their runs take.
                 self._engine.abandon()
                 raise
+        held_out = write_held_out(self._config, self._seed, self._out) if self._config.variants else None
         for arm in self._config.arms:
             self._collect(arm, plans[arm])
+            self._measure(arm, plans[arm], held_out)
+
+    def _plan(self, hospitals: list[Path], pooled: Path) -> dict[Arm, list[Stage]]:
+        """The stages of every arm; private arms have hospitals with policies of their own, and their noise."""
+        config, runs, plans = self._config, self._out / "runs", {}
+        public = write_public(config, self._seed, self._out) if "public" in config.arms else pooled
+        copies: list[Path] = []
+        for arm in config.arms:
+            stages = plan(arm, config, self._seed, hospitals, public if arm == "public" else pooled, runs)
+            federation = stages[0][0]
+            if federation.run.recipe.privacy.on and arm in (*config.variants, "federated"):
+                if not copies:
+                    copies, units = private_hospitals(hospitals, self._out / "private", config, self._seed)
+                epsilon = config.variants[arm].epsilon if arm in config.variants else 0.0
+                run, self._budgets[arm] = with_noise(federation.run, epsilon, units, config.delta)
+                stages = [[replace(federation, run=run, sites=tuple(copies))]]
+            plans[arm] = stages
+        return plans
+
+    def _measure(self, arm: Arm, stages: list[Stage], held_out: SiteData | None) -> None:
+        """What is known of an arm beside its answers: its budget, and retrieval by its encoders."""
+        last = stages[-1][0]
+        values = dict(self._budgets[arm].facts()) if arm in self._budgets else {}
+        if held_out is not None and arm != "local":
+            values |= retrieval_facts(last.run, held_out)
+        self.facts.append(ArmFacts(arm=arm, seed=self._seed, values=values))
 
     def _run_arm(self, arm: Arm, stages: list[Stage]) -> None:
         total = sum(federation.replies for stage in stages for federation in stage)
@@ -150,7 +187,8 @@ class _Seed:
             folder = Path(federation.run.output_dir)
             lines = [json.loads(line) for line in _lines(folder / "journal.jsonl")]
             vqa = json.loads((folder / "result.json").read_text(encoding="utf-8"))["vqa"]
-            moved = [*lines, vqa] if arm == "federated" else []  # the other arms cross no network
+            crosses = arm == "federated" or arm in self._config.variants
+            moved = [*lines, vqa] if crosses else []  # the other arms cross no network
             self.training.append(
                 Training(
                     arm=arm,

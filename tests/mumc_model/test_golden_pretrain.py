@@ -22,7 +22,7 @@ def bounds(name, steps):
         return ABSOLUTE / TEMPERATURE
     if name == "gradients":
         return GRADIENT
-    # Tokens, unlike features, are not of unit length, and every processor's kernels add up in another order; later steps
+    # Tokens, unlike features, are not of unit length, and each processor's kernels add up in another order; later steps
     # begin from weights that already differ by 1e-6.
     return 2 * ABSOLUTE if steps > 1 or name.startswith(("image_embeds", "itm_cls")) else ABSOLUTE
 

@@ -1,0 +1,64 @@
+"""Archives that belong to no hospital: public pairs to pre-train on, and held-out pairs to measure retrieval with."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mumc_model.checkpoint import load_weights
+from mumc_model.data.phantom import write_hospitals
+from mumc_model.data.records import SiteData, read_site
+from mumc_model.data.tokenizer import vocabulary
+from mumc_model.model import build_model
+from mumc_model.retrieval import retrieve
+from mumc_model.sharing import load_shared
+from mumc_model.train import choose_device
+from server.config import RunConfig
+from server.orders import fit_vocabulary
+from simulations.config import SimulationConfig
+from simulations.hospitals import configure
+
+_PUBLIC, _HELD_OUT = 0x9B11C, 0x4E1D
+"""Keep their draws apart from the hospitals' of any seed."""
+HELD_OUT_IMAGES = 200
+
+
+def write_public(config: SimulationConfig, seed: int, out: Path) -> Path:
+    """A synthetic archive of all kinds of images, which is nobody's secret."""
+    folder = _archive(config, _PUBLIC + seed, config.public_images, out / "public")
+    configure(folder, config)
+    return folder
+
+
+def write_held_out(config: SimulationConfig, seed: int, out: Path) -> SiteData:
+    """Captioned images that no arm has seen."""
+    return read_site(_archive(config, _HELD_OUT + seed, HELD_OUT_IMAGES, out / "held-out"))
+
+
+def retrieval_facts(run: RunConfig, held_out: SiteData) -> dict[str, float]:
+    """The share of queries with a right one among the first five, both ways, by a run's merged encoders."""
+    tokenizer, device = vocabulary(run.vocabulary), choose_device("auto")
+    recipe = fit_vocabulary(run.recipe, len(tokenizer.vocab))
+    model = build_model(recipe.model, run.seed)
+    load_shared(model, load_weights(Path(run.output_dir) / "weights.safetensors"))
+    with torch.no_grad():
+        found = retrieve(model, held_out, tokenizer, device=device, caption_tokens=recipe.pretrain.caption_tokens)
+    return {
+        "retrieval_at_5": float(np.mean(found.captions[5])),
+        "retrieval_at_5_back": float(np.mean(found.images[5])),
+    }
+
+
+def _archive(config: SimulationConfig, seed: int, images: int, out: Path) -> Path:
+    phantom = replace(
+        config.source.phantom,
+        hospitals=1,
+        unlike=0.0,
+        images=images,
+        train_questions=0,
+        val_questions=0,
+        test_questions=0,
+    )
+    (folder,) = write_hospitals(phantom, out, seed)
+    return folder

@@ -1,0 +1,60 @@
+"""What a report says of arms beside their answers: privacy budgets, and retrieval by their encoders."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from simulations.report_study import Study
+
+FACT_HEADS = [
+    "arm",
+    "epsilon (PLD)",
+    "epsilon (RDP)",
+    "delta",
+    "noise",
+    "image to caption, among 5",
+    "caption to image",
+]
+
+Values = Mapping[str, Any]
+
+
+def facts(study: Study) -> dict[str, dict[str, float]]:
+    """Each arm's facts, in the mean over seeds; arms of which nothing is known are left out."""
+    found: dict[str, dict[str, float]] = {}
+    for arm in dict.fromkeys(own.arm for own in study.facts):
+        rows = [own.values for own in study.facts if own.arm == arm and own.values]
+        if rows:
+            found[arm] = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    return found
+
+
+def fact_cells(study: Study, factors: Values) -> list[dict[str, Any]]:
+    """Every fact as a cell, seed by seed."""
+    return [
+        {
+            "factors": {**factors, "arm": own.arm},
+            "metric": name,
+            "value": value,
+            "ci95": None,
+            "n": 1,
+            "seed": own.seed,
+        }
+        for own in study.facts
+        for name, value in own.values.items()
+    ]
+
+
+def fact_rows(report: Values) -> list[list[str]]:
+    """One row an arm; a number that it has not is a dash."""
+    formats = {
+        "epsilon": "{:.2f}",
+        "epsilon_rdp": "{:.2f}",
+        "delta": "{:.0e}",
+        "noise_multiplier": "{:.2f}",
+        "retrieval_at_5": "{:.1%}",
+        "retrieval_at_5_back": "{:.1%}",
+    }
+    return [
+        [arm, *(form.format(values[name]) if name in values else "-" for name, form in formats.items())]
+        for arm, values in report.get("facts", {}).items()
+    ]
