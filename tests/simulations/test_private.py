@@ -1,0 +1,77 @@
+"""What private arms need: hospitals with signed policies, noise for a target, settings that differ by variant."""
+
+from dataclasses import replace
+
+import pytest
+
+from client.privacy.ledger import Ledger
+from client.privacy.policy import check_run, read_policy
+from configs.compose import compose
+from configs.loader import ConfigurationError, load
+from mumc_model.data.phantom import PhantomConfig, write_hospitals
+from mumc_model.data.records import read_site
+from mumc_model.privacy import PrivacyConfig
+from simulations.arms import plan
+from simulations.config import SimulationConfig
+from simulations.private import private_hospitals, with_noise
+
+COUNTS = {"images": 60, "train_questions": 4, "val_questions": 2, "test_questions": 4}
+
+
+def config(*overrides):
+    return load(SimulationConfig, compose("simulation", ["experiment=privacy", *overrides]))
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory):
+    phantom = PhantomConfig(hospitals=2, images_per_patient=2, image_size=32, **COUNTS)
+    return write_hospitals(phantom, tmp_path_factory.mktemp("hospitals"), 0)
+
+
+def test_private_arms_run_at_copies_whose_policy_is_signed_and_forbids_other_arms(hospitals, tmp_path):
+    copies, units = private_hospitals(hospitals, tmp_path, config(), seed=1)
+    assert units == 30
+    for copy, original in zip(copies, hospitals, strict=True):
+        policy = Ledger.open(copy).policy()
+        assert (policy.units, policy.delta) == (30, 1e-4)
+        check_run(policy, PrivacyConfig(unit="patient"))
+        assert read_policy(original) is None
+        assert len(read_site(copy).captions) == len(read_site(original).captions)
+
+
+def test_two_seeds_share_a_registry_though_they_number_their_patients_alike(hospitals, tmp_path):
+    for seed in (1, 2):
+        (copy, _), _ = private_hospitals(hospitals, tmp_path / str(seed), config(), seed=seed)
+        names = {record.patient_id for record in read_site(copy).captions}
+        assert all(name.startswith(f"seed-{seed}/") for name in names)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+def test_the_noise_makes_the_whole_pre_training_cost_the_target(epsilon):
+    run = config("privacy=patient", "privacy.expected_batch=32").run
+    noised, budget = with_noise(run, epsilon, units=200, delta=1e-4)
+    assert noised.recipe.privacy.noise_multiplier == budget.noise_multiplier
+    assert (budget.sample_rate, budget.steps) == (0.16, 100)
+    assert 0.97 * epsilon <= budget.epsilon <= epsilon <= budget.epsilon_rdp
+
+
+def test_a_variant_differs_from_the_federated_arm_in_what_it_names_and_nothing_else(tmp_path):
+    settings = config()
+    ((federation,),) = plan("warm-8-bank", settings, 0, [tmp_path], tmp_path, tmp_path)
+    recipe = settings.run.recipe
+    bank = replace(recipe.privacy.bank, size=32)
+    assert federation.run.recipe == replace(recipe, privacy=replace(recipe.privacy, unit="patient", bank=bank))
+    assert federation.run.initial_weights == str(tmp_path / "public-pool" / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("arms=[warm-8]", "starts from the arm public"),
+        ("arms=[public,warm8]", r"did you mean 'warm-8'\?"),
+        ("variants.warm-8.run.recipe.privacy.unti=record", "unti"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused_by_name(override, message, tmp_path):
+    with pytest.raises(ConfigurationError, match=message):
+        plan("warm-8", config(override.replace("variants.", "+variants.")), 0, [tmp_path], tmp_path, tmp_path)
