@@ -52,8 +52,9 @@ class MembershipResult:
     auc_low: float
     auc_high: float
     true_positive_rate: float
-    """Share of members found when no larger share of non-members than the next is called a member."""
+    """Share of members above the threshold that at most 1 % of the non-members pass (none, below 100 of them)."""
     false_positive_rate: float
+    """Share of non-members above it."""
     members: int
     non_members: int
 

@@ -1,12 +1,16 @@
 """A membership attack: it finds the patients that a model has learned by heart, and none that noise has covered."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from client.privacy import audit
 from client.privacy.bank import open_bank
+from client.privacy.cli import app
 from client.privacy.membership import MembershipResult, area, attack, found_at
 from client.privacy.randomness import SecureSource
 from client.privacy.train import PrivatePretrainer, PrivateSite
@@ -173,3 +177,12 @@ def test_plain_values_hold_every_number():
     numbers = {"auc": 0.5, "auc_low": 0.4, "auc_high": 0.6, "true_positive_rate": 0.0, "false_positive_rate": 0.0}
     result = MembershipResult(**numbers, members=3, non_members=4)
     assert result.to_dict() == {**numbers, "members": 3, "non_members": 4}
+
+
+def test_the_command_attacks_a_model_beside_the_audit(learned_by_heart, sites, monkeypatch):
+    monkeypatch.setattr(audit, "SecureSource", lambda: SecureSource(bytes(32)))
+    folders = {"--model": learned_by_heart, "--site": sites[0], "--non-members": sites[1]}
+    words = ["audit", "--canaries", "200", "--json", *(str(word) for pair in folders.items() for word in pair)]
+    found = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert found.exit_code == 0
+    assert json.loads(found.output)["membership"] == attack(learned_by_heart, sites[0], non_members=sites[1]).to_dict()
