@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from flwr.app import Context
 
 from client.config import SiteConfig, read_site_config
+from client.privacy.ledger import Ledger, excluded_units
 from client.state import RunState
 from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.splits import with_validation
@@ -75,7 +76,7 @@ def open_site(context: Context) -> Site:
     """
     root = site_root(context)
     stamps = tuple(_stamp(root / name) for name in ("site.yaml", "captions.jsonl", "vqa.jsonl"))
-    return _open(root, stamps)
+    return _open(root, (*stamps, Ledger.open(root).excluded_count))
 
 
 def site_log(context: Context) -> logging.Logger:
@@ -96,14 +97,29 @@ def site_log(context: Context) -> logging.Logger:
 
 
 def open_folder(root: Path) -> Site:
-    """The site in a folder. Where it has no validation questions, some of its training questions become that.
+    """The site in a folder, without the patients that were withdrawn (`mumc-privacy exclude`).
+
+    Where it has no validation questions, some of its training questions become that.
 
     Raises:
+        LedgerError: the ledger that names withdrawn patients is not to be trusted.
         DataError: the folder cannot be used.
         ConfigurationError: its `site.yaml` is missing or has an unknown key.
     """
     config = read_site_config(root)
-    return Site(root=root, config=config, data=with_validation(read_site(root, bad_share=config.bad_share)))
+    data = _without_withdrawn(read_site(root, bad_share=config.bad_share))
+    return Site(root=root, config=config, data=with_validation(data))
+
+
+def _without_withdrawn(data: SiteData) -> SiteData:
+    withdrawn = excluded_units(data.root, {record.patient_id for record in (*data.captions, *data.vqa)})
+    if not withdrawn:
+        return data
+    return replace(
+        data,
+        captions=tuple(record for record in data.captions if record.patient_id not in withdrawn),
+        vqa=tuple(record for record in data.vqa if record.patient_id not in withdrawn),
+    )
 
 
 @lru_cache(maxsize=4)

@@ -3,7 +3,8 @@ from flwr.app import Context, RecordDict
 from PIL import Image
 
 from client.config import SiteConfig, read_site_config
-from client.site import open_site
+from client.privacy.ledger import Ledger
+from client.site import open_folder, open_site
 from configs.loader import ConfigurationError
 from mumc_model.data.site_writer import SiteWriter
 from mumc_model.errors import DataError
@@ -55,3 +56,14 @@ def test_sites_draw_differently_and_each_the_same_again(folder):
     assert site.seed(3) == site.seed(3) != site.seed(4)
     other = type(site)(root=site.root, config=SiteConfig(name="south"), data=site.data)
     assert other.seed(3) != site.seed(3)
+
+
+def test_a_withdrawn_patient_is_in_no_record_from_the_next_opening_on(tmp_path):
+    with SiteWriter(tmp_path, "north") as writer:
+        for patient in ("p1", "p2"):
+            key = writer.add_image(Image.new("L", (16, 16)), patient)
+            writer.add_caption(key, "a chest film", patient_id=patient)
+    assert [record.patient_id for record in open_folder(tmp_path).data.captions] == ["p1", "p2"]
+    Ledger.open(tmp_path).exclude("p1")
+    assert [record.patient_id for record in open_folder(tmp_path).data.captions] == ["p2"]
+    assert open_site(context(site=str(tmp_path))).data.captions[0].patient_id == "p2"
