@@ -4,9 +4,9 @@ import sys
 
 import typer
 
-from client.privacy import cli_audit, cli_ledger, cli_plan
+from client.privacy import cli_audit, cli_ledger, cli_plan, cli_report
 
-APPS = (cli_plan.app, cli_ledger.app, cli_audit.app)
+APPS = (cli_plan.app, cli_ledger.app, cli_audit.app, cli_report.app)
 """The commands, a module for each part of them."""
 
 app = typer.Typer(

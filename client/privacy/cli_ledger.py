@@ -73,7 +73,7 @@ def approve(
         approved=now(),
     )
     name = _describe(site, policy)
-    signer = _open_key(key, password_file)
+    signer = open_key(key, password_file)
     _confirm(yes)
     ledger = Ledger.open(site)
     ledger.approve(sign_policy(policy, name, signer))
@@ -146,21 +146,39 @@ def _describe(site: Path, policy: "PrivacyPolicy") -> str:
 
 def _hand_over(site: Path, key: Path, to: Path, password_file: Path | None, yes: bool) -> None:
     from client.privacy.ledger import Ledger
-    from protocol.errors import SigningError
     from protocol.signing import fingerprint
 
-    try:
-        public = to.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise SigningError(f"{to} is not a public key; give the .pub file that keygen wrote") from None
+    public = public_key(to)
     typer.echo(f"from now on the key with this fingerprint approves: {fingerprint(public)}")
-    signer = _open_key(key, password_file)
+    signer = open_key(key, password_file)
     _confirm(yes)
     Ledger.open(site).hand_over(public, signer)
     typer.echo("handed over")
 
 
-def _open_key(path: Path, password_file: Path | None) -> "Ed25519PrivateKey":
+def public_key(path: Path) -> str:
+    """The public key in a file that keygen wrote.
+
+    Raises:
+        SigningError: there is none.
+    """
+    from protocol.errors import SigningError
+    from protocol.signing import fingerprint
+
+    try:
+        public = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise SigningError(f"{path} is not a public key; give the .pub file that keygen wrote") from None
+    fingerprint(public)
+    return public
+
+
+def open_key(path: Path, password_file: Path | None) -> "Ed25519PrivateKey":
+    """The private key in a file, opened with its password.
+
+    Raises:
+        SigningError: there is none, or the password is wrong.
+    """
     from protocol.signing import read_private_key
 
     return read_private_key(path, _password(password_file, confirm=False))

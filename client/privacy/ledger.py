@@ -1,7 +1,7 @@
 """A site's ledger of privacy budget: what is in it was charged, and what is not in it may not be done."""
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from client.privacy.errors import LedgerError, PolicyError
 from client.privacy.event import Event, merge
 from client.privacy.ledger_book import HANDOVER, handover_payload
 from client.privacy.ledger_rows import Charge, Reservation, code_digest, now, row
-from client.privacy.ledger_store import LedgerStore
+from client.privacy.ledger_store import CONTEXT, LedgerStore
 from client.privacy.policy import PrivacyPolicy, check_site_unit, check_strength, read_policy, write_policy
 from protocol import hashchain
 from protocol.errors import ChainError
@@ -212,6 +212,25 @@ class Ledger:
     def excluded_count(self) -> int:
         """How many patients were withdrawn."""
         return len(self._store.book.excluded)
+
+    def open_key(self) -> str:
+        """The public key that signs the rows, made where nothing was kept yet.
+
+        Raises:
+            LedgerError: the ledger is not to be trusted, or the key cannot be used.
+        """
+        with self._store.changing() as key:
+            return public_hex(key)
+
+    def sign(self, context: str, payload: Mapping[str, Any]) -> str:
+        """The signature of the ledger's key under another context than the rows', so that none passes for a row.
+
+        Raises:
+            LedgerError: the ledger is not to be trusted, or the key cannot be used.
+        """
+        assert context != CONTEXT, "rows are signed by the store alone"
+        with self._store.changing() as key:
+            return sign(key, context, payload)
 
     def check_anchor(self, anchor: Head) -> None:
         """Return only if this ledger goes on from a head of it that was kept elsewhere.

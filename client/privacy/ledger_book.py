@@ -79,6 +79,7 @@ class Book:
             time=_text(entry, "time"),
             charge=Charge.from_dict(entry),
             epsilon_after=entry["epsilon_after"],
+            code=str(entry.get("code", "")),
         )
         self.order = entry["order"]
 

@@ -80,6 +80,8 @@ class Reservation:
     """Of all charges up to this one, by the RDP filter, as its row says."""
     steps_done: int | None = None
     """None until the work was reconciled: it then counts in full."""
+    code: str = ""
+    """`code_digest` of the source that was to do the work, as its row says."""
 
     @property
     def event(self) -> Event:

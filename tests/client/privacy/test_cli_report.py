@@ -1,0 +1,69 @@
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from client.privacy import cli
+from client.privacy.ledger import Ledger
+from client.privacy.report_files import PAGE, VALUES
+from protocol.signing import new_key, public_hex, write_private_key
+from tests.client.privacy.officer import approved_site, charge, write_site
+
+PASSWORD = "correct horse"
+
+
+def run(*words):
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def officer(tmp_path):
+    key = new_key()
+    write_private_key(tmp_path / "officer.pem", key, PASSWORD.encode())
+    (tmp_path / "officer.pem.pub").write_text(public_hex(key) + "\n")
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    return key
+
+
+@pytest.fixture
+def site(tmp_path, officer):
+    root = approved_site(tmp_path / "site", officer)
+    Ledger.open(root).reserve(charge(), units=["p1"])
+    return root
+
+
+def test_a_report_of_site_and_officer_is_written_and_verified(tmp_path, site, officer):
+    keys = ["--key", tmp_path / "officer.pem", "--password-file", tmp_path / "password"]
+    printed = run("report", site, *keys, "--out", tmp_path / "out").stdout
+    verified = run("verify-report", tmp_path / "out", "--officer", tmp_path / "officer.pem.pub").stdout
+    assert printed.splitlines()[1:] == verified.splitlines()[1:]
+    assert "signed by the privacy officer" in verified
+    assert PASSWORD not in printed
+
+
+def test_without_a_place_it_lies_beside_the_ledger_and_json_prints_its_values(site):
+    printed = json.loads(run("report", site, "--json").stdout)
+    assert printed == json.loads((site / "state/privacy/report" / VALUES).read_text())
+    Ledger.open(site)
+
+
+def test_an_empty_site_has_a_report_too(tmp_path):
+    run("report", write_site(tmp_path / "empty"), "--out", tmp_path / "out")
+    assert "no signed privacy policy" in (tmp_path / "out" / PAGE).read_text()
+    run("verify-report", tmp_path / "out")
+
+
+def test_an_edited_report_is_one_line_and_exit_code_2(tmp_path, site, monkeypatch, capsys):
+    run("report", site, "--out", tmp_path / "out")
+    page = tmp_path / "out" / PAGE
+    page.write_text(page.read_text().replace("spent", "saved", 1))
+    monkeypatch.setattr(sys, "argv", ["mumc-privacy", "verify-report", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    shown = capsys.readouterr()
+    assert (stopped.value.code, shown.out, shown.err.count("\n")) == (2, "", 1)
+    assert "was changed after signing" in shown.err
