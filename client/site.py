@@ -112,7 +112,9 @@ def open_folder(root: Path) -> Site:
 
 
 def _without_withdrawn(data: SiteData) -> SiteData:
-    withdrawn = excluded_units(data.root, {record.patient_id for record in (*data.captions, *data.vqa)})
+    withdrawn = excluded_units(
+        data.root, {caption.patient_id for caption in data.captions} | {row.patient_id for row in data.vqa}
+    )
     if not withdrawn:
         return data
     return replace(

@@ -41,15 +41,18 @@ def plan(
     """The stages of one arm, to be run one after the other; results go to folders under `out`."""
     base = replace(config.run, seed=seed)
     rounds = base.federation.rounds
+    if arm in config.variants:
+        base = variant_run(config, arm, base, out)
+        return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
+    if arm != "federated":
+        # What a federation's privacy costs is read beside arms that pay nothing for it.
+        base = replace(base, recipe=replace(base.recipe, privacy=replace(base.recipe.privacy, unit="none")))
     if arm == "scratch":
         freeze = replace(base.recipe.finetune, freeze=config.scratch_freeze)
         base = replace(base, recipe=replace(base.recipe, finetune=freeze))
         return [[_federation(arm, hospitals, base, out, arm, rounds=0)]]
     if arm == "local":
         return [[_federation(arm, [path], base, out, f"{arm}-{path.name}", rounds=rounds) for path in hospitals]]
-    if arm in config.variants:
-        base = variant_run(config, arm, base, out)
-        return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
     if arm == "federated":
         return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
     steps = base.federation.local_steps * len(hospitals)

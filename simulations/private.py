@@ -1,7 +1,7 @@
 """What differentially private arms need beside the others: hospitals with signed policies, noise for a target epsilon.
 
 Private arms run at copies of the hospitals, since a policy forbids the arms without differential privacy. Arms are
-alternatives, not a history, so the copies' cap is out of reach and each arm's epsilon is that of its own plan.
+alternatives, not a history, so each has copies of its own, with a cap that its own plan just fills.
 """
 
 import json
@@ -20,10 +20,6 @@ from mumc_model.config import Recipe
 from mumc_model.data.records import read_site
 from protocol.signing import new_key, public_hex
 from server.config import RunConfig
-from simulations.config import SimulationConfig
-
-CAP = 900.0
-"""Epsilon that no arm reaches: alternatives share a ledger here, and it must not stop them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,33 +40,35 @@ class Budget:
         return dict(vars(self))
 
 
-def private_hospitals(
-    hospitals: Sequence[Path], out: Path, config: SimulationConfig, seed: int
-) -> tuple[list[Path], int]:
-    """Copies of the hospitals under `out` with policies signed by an officer of their own, and their public size.
-
-    The size is the smallest hospital's number of patients with captions, rounded down to tens.
-    """
+def public_units(hospitals: Sequence[Path]) -> int:
+    """What policies declare as every hospital's size: the smallest one's patients with captions, rounded to tens."""
     patients = [len({record.patient_id for record in read_site(path).captions}) for path in hospitals]
-    units = max(10, min(patients) // 10 * 10)
+    return max(10, min(patients) // 10 * 10)
+
+
+def private_hospitals(hospitals: Sequence[Path], out: Path, units: int, budget: Budget, name: str) -> list[Path]:
+    """Copies of the hospitals under `out`, with policies that an officer of their own has signed for this budget.
+
+    `name` keeps the patients of one arm and seed apart from those of others in the registry.
+    """
     officer = new_key()
     copies = []
     for path in hospitals:
         copy = Path(shutil.copytree(path, out / path.name, ignore=shutil.ignore_patterns("state")))
         unsigned = PrivacyPolicy(
             units=units,
-            epsilon=CAP,
-            delta=config.delta,
+            epsilon=budget.epsilon_rdp * 1.001,
+            delta=budget.delta,
             officer="simulation",
             role="none",
-            reason="arms are compared, not composed",
+            reason="an arm of a comparison",
             approved=now(),
             public_key=public_hex(officer),
         )
-        _rename_patients(copy, f"seed-{seed}/")
+        _rename_patients(copy, f"{name}/")
         Ledger.open(copy).approve(sign_policy(unsigned, path.name, officer))
         copies.append(copy)
-    return copies, units
+    return copies
 
 
 def use_registry(out: Path) -> None:
@@ -79,7 +77,7 @@ def use_registry(out: Path) -> None:
 
 
 def _rename_patients(root: Path, prefix: str) -> None:
-    """Every seed's hospitals number their patients alike, and the registry would take the next seed's for copies."""
+    """Arms and seeds number their patients alike, and the registry would take the next one's for copies."""
     for name in ("captions.jsonl", "vqa.jsonl"):
         rows = [json.loads(line) for line in (root / name).read_text(encoding="utf-8").splitlines()]
         lines = [json.dumps(row | {"patient_id": prefix + row["patient_id"]}, ensure_ascii=False) for row in rows]

@@ -24,7 +24,7 @@ from simulations.engine import Engine, open_engine
 from simulations.grid import LocalGrid
 from simulations.hospitals import pool, prepare
 from simulations.measures import retrieval_facts, write_held_out, write_public
-from simulations.private import Budget, private_hospitals, use_registry, with_noise
+from simulations.private import Budget, private_hospitals, public_units, use_registry, with_noise
 from simulations.progress import Watch
 from simulations.report_study import ArmFacts, ArmResult, SiteQuestions, Study, Training
 
@@ -126,16 +126,15 @@ class _Seed:
         """The stages of every arm; private arms have hospitals with policies of their own, and their noise."""
         config, runs, plans = self._config, self._out / "runs", {}
         public = write_public(config, self._seed, self._out) if "public" in config.arms else pooled
-        copies: list[Path] = []
         for arm in config.arms:
             stages = plan(arm, config, self._seed, hospitals, public if arm == "public" else pooled, runs)
             federation = stages[0][0]
             if federation.run.recipe.privacy.on and arm in (*config.variants, "federated"):
-                if not copies:
-                    copies, units = private_hospitals(hospitals, self._out / "private", config, self._seed)
+                units, name = public_units(hospitals), f"seed-{self._seed}/{arm}"
                 epsilon = config.variants[arm].epsilon if arm in config.variants else 0.0
-                run, self._budgets[arm] = with_noise(federation.run, epsilon, units, config.delta)
-                stages = [[replace(federation, run=run, sites=tuple(copies))]]
+                run, budget = with_noise(federation.run, epsilon, units, config.delta)
+                copies = private_hospitals(hospitals, self._out / "private" / arm, units, budget, name)
+                stages, self._budgets[arm] = [[replace(federation, run=run, sites=tuple(copies))]], budget
             plans[arm] = stages
         return plans
 

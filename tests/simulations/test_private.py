@@ -13,7 +13,7 @@ from mumc_model.data.records import read_site
 from mumc_model.privacy import PrivacyConfig
 from simulations.arms import plan
 from simulations.config import SimulationConfig
-from simulations.private import private_hospitals, with_noise
+from simulations.private import private_hospitals, public_units, with_noise
 
 COUNTS = {"images": 60, "train_questions": 4, "val_questions": 2, "test_questions": 4}
 
@@ -29,11 +29,13 @@ def hospitals(tmp_path_factory):
 
 
 def test_private_arms_run_at_copies_whose_policy_is_signed_and_forbids_other_arms(hospitals, tmp_path):
-    copies, units = private_hospitals(hospitals, tmp_path, config(), seed=1)
-    assert units == 30
+    assert public_units(hospitals) == 30
+    _, budget = with_noise(config("privacy=patient", "privacy.expected_batch=10").run, 4.0, 30, 1e-4)
+    copies = private_hospitals(hospitals, tmp_path, 30, budget, "seed-1/arm")
     for copy, original in zip(copies, hospitals, strict=True):
         policy = Ledger.open(copy).policy()
         assert (policy.units, policy.delta) == (30, 1e-4)
+        assert budget.epsilon_rdp <= policy.epsilon <= 1.01 * budget.epsilon_rdp
         check_run(policy, PrivacyConfig(unit="patient"))
         assert read_policy(original) is None
         assert len(read_site(copy).captions) == len(read_site(original).captions)
@@ -41,7 +43,8 @@ def test_private_arms_run_at_copies_whose_policy_is_signed_and_forbids_other_arm
 
 def test_two_seeds_share_a_registry_though_they_number_their_patients_alike(hospitals, tmp_path):
     for seed in (1, 2):
-        (copy, _), _ = private_hospitals(hospitals, tmp_path / str(seed), config(), seed=seed)
+        _, budget = with_noise(config("privacy=patient", "privacy.expected_batch=10").run, 4.0, 30, 1e-4)
+        copy, _ = private_hospitals(hospitals, tmp_path / str(seed), 30, budget, f"seed-{seed}")
         names = {record.patient_id for record in read_site(copy).captions}
         assert all(name.startswith(f"seed-{seed}/") for name in names)
 
