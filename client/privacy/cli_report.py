@@ -27,7 +27,7 @@ def report(
     from client.privacy.ledger import Ledger
     from client.privacy.ledger_file import PLACE
     from client.privacy.ledger_rows import now
-    from client.privacy.report import build, read_audit
+    from client.privacy.report import build, read_audit, uncharged_runs
     from client.privacy.report_files import write
     from protocol.signing import public_hex
 
@@ -39,6 +39,7 @@ def report(
         day=now()[:10],
         officer=public_hex(officer) if officer else "",
         audit=read_audit(audit) if audit is not None else None,
+        uncharged=uncharged_runs(site),
     )
     folder = site / PLACE / "report" if out is None else out
     write(built, folder, ledger, officer)

@@ -8,7 +8,7 @@ the same day.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,24 @@ _AUDIT = {
 Values = dict[str, Any]
 
 
-def build(ledger: Ledger, site: str, *, day: str, officer: str = "", audit: Values | None = None) -> Values:
-    """The report of this ledger; `officer` is the public key that will sign beside the ledger's own.
+def build(
+    ledger: Ledger,
+    site: str,
+    *,
+    day: str,
+    officer: str = "",
+    audit: Values | None = None,
+    uncharged: Sequence[str] = (),
+) -> Values:
+    """The report of this ledger.
+
+    Args:
+        ledger: What counts.
+        site: Its pseudonym.
+        day: On which the report is made.
+        officer: The public key that will sign beside the ledger's own.
+        audit: What `read_audit` gave.
+        uncharged: What `uncharged_runs` gave.
 
     Raises:
         PolicyError: that key is not the one that approves at this site.
@@ -75,6 +91,7 @@ def build(ledger: Ledger, site: str, *, day: str, officer: str = "", audit: Valu
         "signers": [{"who": who, "key": public, "fingerprint": fingerprint(public)} for who, public in signers],
     }
     shown = [*cells.of_mechanism(charges), *cells.of_ledger(ledger, key, charges, code_digest(), _versions())]
+    shown += cells.of_uncharged(uncharged)
     if policy is not None:
         shown = [*_of_policy(ledger, policy), *shown]
         report |= {"runs": numbers.runs(ledger, policy), "over_delta": numbers.over_delta(ledger, policy)}
@@ -98,6 +115,15 @@ def read_audit(path: Path) -> Values:
         if not (number or type(taken[name]) is kind) or (kind is float and not math.isfinite(taken[name])):
             raise PlanError(f"the audit's {name} is {str(taken[name])[:40]!r}; it was changed: run the audit again")
     return taken
+
+
+def uncharged_runs(root: Path) -> list[str]:
+    """The runs that have trained at this site without differential privacy, as far as the site remembers."""
+    from client.state import UNCHARGED
+
+    path = root / "state" / UNCHARGED
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return sorted({str(json.loads(line)["run"]) for line in lines})
 
 
 def value(report: Mapping[str, Any], name: str) -> Any:

@@ -1,7 +1,7 @@
 """The single facts of a privacy report: each with a name that never changes, a value, and the words that are shown."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from client.privacy import report_words as words
@@ -10,6 +10,9 @@ from client.privacy.event import ADJACENCY
 from client.privacy.ledger import Ledger
 from client.privacy.policy import PrivacyPolicy
 from protocol.signing import fingerprint
+
+MOST_RUNS = 12
+"""Named on the page."""
 
 Values = dict[str, Any]
 
@@ -114,6 +117,12 @@ def of_ledger(ledger: Ledger, key: str, charges: list[Values], code: str, versio
     yield cell("ledger.code", "source of this program (SHA-256)", code)
     yield cell("ledger.charged_by", "source that made the charges", used, same)
     yield cell("ledger.versions", "versions", versions, ", ".join(f"{name} {v}" for name, v in versions.items()))
+
+
+def of_uncharged(runs: Sequence[str]) -> Iterator[Values]:
+    """The runs whose updates carried no noise."""
+    few = ", ".join(runs[:MOST_RUNS]) + (f", and {len(runs) - MOST_RUNS:,} more" if len(runs) > MOST_RUNS else "")
+    yield cell("ledger.uncharged", "runs without differential privacy", list(runs), few or "none is remembered here")
 
 
 def of_audit(audit: Values) -> Iterator[Values]:

@@ -89,7 +89,10 @@ def findings(report: Values) -> list[str]:
     """The report in a few sentences."""
     cells = {cell["id"]: cell for cell in report["cells"]}
     if report["problem"]:
-        return [f"No budget is in force: {report['problem']}."]
+        return [
+            f"No budget is in force: {report['problem']}.",
+            "So nothing is promised for what this site sends from now on: what stands below describes charged runs.",
+        ]
     spent, unit = cells["budget.spent_and_reserved"]["value"], cells["promise.unit"]["value"]
     if not report["charges"]:
         first = f"Nothing was charged yet: no training under this budget has touched any {unit}."
@@ -98,6 +101,8 @@ def findings(report: Values) -> list[str]:
     told = [first, f"{cells['words.true_positive_rate']['text']}; seeing nothing, it would find 1.0 %."]
     if report["charges"]:
         told.append(f"Where it stops: {cells['budget.rounds_left']['text']}.")
+    if runs := cells["ledger.uncharged"]["value"]:
+        told.append(f"Not covered: runs without differential privacy at this site ({len(runs):,}).")
     if "audit.pass" in cells:
         told.append(f"The audit of the program: {cells['audit.pass']['text']}.")
     return told

@@ -48,6 +48,11 @@ COVERED = (
 
 NOT_COVERED = (
     (
+        "Runs without differential privacy",
+        "that this site took part in while no policy was in force: their updates carried no noise, and no epsilon "
+        "counts them. Those that the site remembers are named under what vouches for the numbers",
+    ),
+    (
         "Fine-tuned answering models",
         "are trained on this site's patients without noise. They, their answers and their accuracies stay at the site "
         "under a policy; whoever is given them sees what this report does not cover",

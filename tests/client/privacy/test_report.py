@@ -8,7 +8,7 @@ import pytest
 from client.privacy.accounting import epsilon_pld, posterior
 from client.privacy.errors import PlanError, PolicyError
 from client.privacy.ledger import Ledger
-from client.privacy.report import OFFICER, build, read_audit, value
+from client.privacy.report import OFFICER, build, read_audit, uncharged_runs, value
 from client.privacy.report_files import PAGE, SIGNATURE, VALUES, check, write
 from client.privacy.report_html import to_html
 from client.privacy.report_numbers import true_positives, true_positives_at_cap
@@ -226,6 +226,15 @@ def test_at_a_cap_that_is_used_up_both_bounds_are_the_same(tmp_path):
     ledger.reserve(charge(), units=["p1"])
     found = true_positives(ledger.events(), ledger.order, POLICY.delta)
     assert found == pytest.approx(true_positives_at_cap(ledger.epsilon(), POLICY.delta, ledger.order))
+
+
+def test_runs_that_were_not_charged_are_named(tmp_path, ledger):
+    root = tmp_path / "site"
+    assert uncharged_runs(root) == []
+    (root / "state/uncharged.jsonl").write_text('{"run": "old", "base": ""}\n{"run": "old", "base": "ab"}\n')
+    report = build(ledger, NAME, day=DAY, uncharged=uncharged_runs(root))
+    assert value(report, "ledger.uncharged") == ["old"]
+    assert "without differential privacy at this site (1)" in to_html(report, {})
 
 
 def test_of_an_audit_nothing_about_patients_is_taken_over(tmp_path):
