@@ -37,7 +37,8 @@ def run(
 ) -> None:
     """Run a simulation and write its report.
 
-    Experiments: demo, alike (the null setting), real and slake (public data under data_root), smoke (seconds).
+    Experiments: demo, alike (the null setting), privacy (what differential privacy costs), real and slake (public data
+    under data_root), smoke (seconds).
     """
     overrides = overrides or []
     _run_all(sweep(overrides) if multirun else [overrides])
