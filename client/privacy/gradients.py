@@ -4,6 +4,7 @@
 unit's whole gradient; `loop` takes one unit at a time. A unit whose gradient is not finite adds nothing.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
@@ -75,31 +76,46 @@ class OpacusGradients:
         """`roots` hold the weights between them."""
         self._weights: list[Any] = list(weights.values())
         self._module = GradSampleModule(nn.ModuleList(roots), batch_first=True, loss_reduction="sum")
-        self._module.disable_hooks()
+        self._module.remove_hooks()
         # Opacus 1.6 unfolds a convolution's input as if it were contiguous, and is silently wrong where it is not.
         for layer in self._module.modules():
             if isinstance(layer, nn.Conv2d):
-                layer.register_forward_pre_hook(lambda _, inputs: tuple(tensor.contiguous() for tensor in inputs))
+                layer.register_forward_pre_hook(_contiguous)
 
     def add(self, loss: Loss, batch: Sliceable, clipping_norm: float) -> Tensor:
         """The norm of each unit's gradient before it was cut."""
-        self._module.enable_hooks()
+        self._module.add_hooks(loss_reduction="sum", batch_first=True)
         try:
-            loss(batch).sum().backward()
+            with warnings.catch_warnings():
+                # Torch warns at every layer that reads what does not learn, such as pixels; its hook is the right one.
+                warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
+                loss(batch).sum().backward()
+            return self._clip(clipping_norm)
         finally:
-            self._module.disable_hooks()
+            self._module.remove_hooks()
+            self._forget()
+
+    def _clip(self, clipping_norm: float) -> Tensor:
         samples = [(weight, weight.grad_sample.detach()) for weight in self._weights if _has_sample(weight)]
         norm_B: Tensor = torch.stack([sample.flatten(1).norm(dim=1) for _, sample in samples], 1).norm(dim=1)
         factor_B = clip_factors(norm_B, clipping_norm)
         for weight, sample in samples:
             finite = sample if bool(factor_B.all()) else sample.nan_to_num(0.0, 0.0, 0.0)
             add_to_sum(weight, torch.einsum("b,b...->...", factor_B.to(sample.dtype), finite))
-            weight.grad_sample = weight.grad = None
         return norm_B
 
-    def close(self) -> None:
-        """Take the hooks off again."""
-        self._module.remove_hooks()
+    def _forget(self) -> None:
+        """Let go of what a pass left, also in layers that no gradient reached, where the next would mistake it."""
+        for weight in self._weights:
+            weight.grad_sample = weight.grad = None
+            weight._forward_counter = 0
+        for layer in self._module.modules():
+            for name in ("activations", "max_batch_len"):
+                vars(layer).pop(name, None)
+
+
+def _contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(tensor.contiguous() for tensor in inputs)
 
 
 def _has_sample(weight: Any) -> bool:

@@ -233,7 +233,7 @@ class PrivatePretrainer:
             with autocast(self.device, self.precision):
                 return whole.add(self.weights, pairs, Draws(generator, special), alpha, privacy.clipping_norm)
         seen: list[Mapping[str, Tensor]] = []
-        for row_B in row_S.split(privacy.physical_batch):
+        for row_B in row_S.split(privacy.physical_batch) if len(row_S) else ():
             units = self._units(site.records.pairs(row_B, generator), generator, _special(site.records))
             self.gradients.add(self._loss(alpha, seen), units, privacy.clipping_norm)
         return _means(seen)
