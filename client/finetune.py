@@ -41,7 +41,7 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     if state.is_uncharged(order):
         state.note_uncharged(order)
     private = state.private_weights(before_round=order.round, charged=recipe.privacy.on)
-    if private is not None:
+    if private:
         load_private(model, private)
     data = _vqa_data(site, recipe, order.vocabulary)
     result = finetune(
