@@ -156,5 +156,5 @@ def _stops(rounds: int | None) -> str:
     if rounds is None:
         return "no round was charged yet"
     if not rounds:
-        return "now: another round like the last one would be refused"
+        return "at once: another round like the last one would be refused"
     return f"after {rounds:,} more round{'s' if rounds > 1 else ''} like the last one; the next one is refused"
