@@ -1,4 +1,4 @@
-"""The noise is what the accountant prices: normal, as large as declared, new each time, and on a grid that tells nothing."""
+"""The noise is what the accountant prices: normal, as large as declared, new each time, and on a grid."""
 
 import math
 import os

@@ -49,32 +49,33 @@ def check_independent(count_SR):
 
 
 @pytest.fixture(scope="module")
-def count_SR():
+def samples():
+    """How often each record was drawn in each step."""
     return drawn(PoissonSampler(UNITS, RATE, SecureSource(key(1))))
 
 
-def test_every_unit_is_in_a_step_with_the_public_rate(count_SR):
-    check_inclusions(count_SR)
+def test_every_unit_is_in_a_step_with_the_public_rate(samples):
+    check_inclusions(samples)
 
 
-def test_units_are_drawn_apart_from_one_another_and_batch_sizes_vary(count_SR):
-    check_independent(count_SR)
-    assert len(set(count_SR.sum(axis=1))) > 10
+def test_units_are_drawn_apart_from_one_another_and_batch_sizes_vary(samples):
+    check_independent(samples)
+    assert len(set(samples.sum(axis=1))) > 10
 
 
-def test_a_step_takes_no_notice_of_the_step_before(count_SR):
-    unit_SU = by_unit(count_SR) > 0
+def test_a_step_takes_no_notice_of_the_step_before(samples):
+    unit_SU = by_unit(samples) > 0
     before, after = unit_SU[:-1].ravel(), unit_SU[1:].ravel()
     assert abs(np.corrcoef(before, after)[0, 1]) < 6 / np.sqrt(len(before))
 
 
-def test_a_unit_gives_one_record_at_most(count_SR):
-    check_one_record_a_unit(count_SR)
+def test_a_unit_gives_one_record_at_most(samples):
+    check_one_record_a_unit(samples)
 
 
-def test_a_unit_s_records_are_drawn_alike_often(count_SR):
+def test_a_unit_s_records_are_drawn_alike_often(samples):
     for unit in dict.fromkeys(UNITS):
-        totals = count_SR[:, [u == unit for u in UNITS]].sum(axis=0)
+        totals = samples[:, [u == unit for u in UNITS]].sum(axis=0)
         assert len(totals) == 1 or stats.chisquare(totals).pvalue > 1e-6
 
 
