@@ -153,6 +153,9 @@ def _privacy(report: Values) -> Figure | None:
         panels, ("test questions right, percent", "retrieval: right among 5, percent"), strict=True
     ):
         panel.set(xscale="log", xlabel="epsilon of the pre-training (PLD)", ylabel=label)
+        ticks = sorted({float(f"{value:.2g}") for value in spent.values()})
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.minorticks_off()
         panel.grid(linewidth=0.5)
     panels[0].legend(fontsize=7, ncols=2)
     return figure
