@@ -49,6 +49,41 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivateFinetuneConfig:
+    """Fine-tuning of which something is to leave: noise in its steps, and in the one release of its metrics."""
+
+    release: Literal["nothing", "metrics"] = "nothing"
+    """`nothing` fine-tunes plainly at the site, charges nothing and reports nothing; `metrics` charges private steps
+    and reports an accuracy with noise."""
+    noise_multiplier: float = 1.0
+    """Deviation of the noise of a step over the clipping norm."""
+    clipping_norm: float = 1.0
+    """Largest length of one unit's gradient."""
+    expected_batch: int = 64
+    """Units a step takes in expectation: public, fixed, and what the noised sum is divided by."""
+    physical_batch: int = 16
+    """Questions in memory at once; the result does not depend on it."""
+    metrics_noise: float = 5.0
+    """Deviation of the noise in correctness and count over what one unit can change of both together."""
+    answers: tuple[str, ...] = ()
+    """Public answers to rank for the metrics. Empty: the decoder writes its answers, since the site's own list of
+    answers is private."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that protect nothing."""
+        for name in ("noise_multiplier", "clipping_norm", "metrics_noise"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"privacy.finetune.{name} is {value}; choose a finite number above 0")
+        for name in ("expected_batch", "physical_batch"):
+            value = getattr(self, name)
+            _require(value >= 1, f"privacy.finetune.{name} is {value}; choose 1 or more")
+        _require(
+            all(answer.strip() for answer in self.answers) and len(set(self.answers)) == len(self.answers),
+            "privacy.finetune.answers has an empty text or the same one twice; list each public answer once",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrivacyConfig:
     """Differential privacy of a run; the site's own signed policy may only ask for more."""
 
@@ -71,6 +106,7 @@ class PrivacyConfig:
     truly has: the whole step's gradient is clipped as one, and the noise is doubled. For comparison only."""
     bank: BankConfig = field(default_factory=BankConfig)
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    finetune: PrivateFinetuneConfig = field(default_factory=PrivateFinetuneConfig)
 
     def __post_init__(self) -> None:
         """Refuse numbers that protect nothing."""
@@ -79,6 +115,16 @@ class PrivacyConfig:
             _require(0 < value < math.inf, f"privacy.{name} is {value}; choose a finite number above 0")
         for name in ("expected_batch", "physical_batch"):
             _require(getattr(self, name) >= 1, f"privacy.{name} is {getattr(self, name)}; choose 1 or more")
+        _require(
+            self.on or not self.releases_metrics,
+            "privacy.finetune.release is metrics and privacy.unit is none, so nothing would be protected; set "
+            "privacy=patient, or privacy.finetune.release=nothing",
+        )
+
+    @property
+    def releases_metrics(self) -> bool:
+        """Whether metrics of fine-tuning leave a site with noise, charged."""
+        return self.finetune.release == "metrics"
 
     @property
     def on(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from configs.loader import dump, load
 from mumc_model.config import InitConfig
+from mumc_model.privacy import PrivacyConfig
 from server.config import RunConfig
 from simulations.config import Arm, SimulationConfig
 
@@ -46,7 +47,7 @@ def plan(
         return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
     if arm != "federated":
         # What a federation's privacy costs is read beside arms that pay nothing for it.
-        base = replace(base, recipe=replace(base.recipe, privacy=replace(base.recipe.privacy, unit="none")))
+        base = replace(base, recipe=replace(base.recipe, privacy=PrivacyConfig()))
     if arm == "scratch":
         freeze = replace(base.recipe.finetune, freeze=config.scratch_freeze)
         base = replace(base, recipe=replace(base.recipe, finetune=freeze))

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from client.privacy.adapters import Adapters
 from client.privacy.bank import Bank
 from client.privacy.checks import check_independence, check_modules
-from client.privacy.deferred import DeferredGradients
-from client.privacy.gradients import LoopGradients, OpacusGradients, UnitGradients
+from client.privacy.gradients import UnitGradients
 from client.privacy.objective import BankObjective, UnitBatch, draw_units
-from client.privacy.optimizer import PrivateOptimizer, clear
+from client.privacy.optimizer import PrivateOptimizer
 from client.privacy.randomness import SecureSource
 from client.privacy.sampling import PoissonSampler
+from client.privacy.steps import take_steps, unit_gradients
 from client.privacy.whole_batch import WholeBatch
 from mumc_model.checkpoint import load_strictly
 from mumc_model.config import Recipe
@@ -115,18 +115,25 @@ class PrivatePretrainer:
         sampler = PoissonSampler(site.units, site.sample_rate, self.source)
         optimizer = self._private(self._anchor())
         optimizer.attach_step_hook(self._count)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.source.generator().initial_seed())
-            for step in range(first_step, first_step + steps):
-                if (step - first_step) % self.recipe.privacy.bank.refresh_steps == 0:
-                    self._encode_bank()
-                for group in self.optimizer.param_groups:
-                    group["lr"] = learning_rate(step, config.optimizer, total_steps, first_step)
-                seen = self._sum(site, site.rows[sampler.draw()], ramped(self.recipe.objective, step))
-                optimizer.step()
-                clear(list(self.weights.values()))
-                self.teacher.update(self.recipe.objective.momentum)
-                on_step(step, seen)
+
+        def add(step: int, row_S: Tensor) -> dict[str, float]:
+            if (step - first_step) % self.recipe.privacy.bank.refresh_steps == 0:
+                self._encode_bank()
+            return self._sum(site, site.rows[row_S], ramped(self.recipe.objective, step))
+
+        def after(step: int, seen: Mapping[str, float]) -> None:
+            self.teacher.update(self.recipe.objective.momentum)
+            on_step(step, seen)
+
+        take_steps(
+            range(first_step, first_step + steps),
+            optimizer,
+            self.source,
+            rate=lambda step: learning_rate(step, config.optimizer, total_steps, first_step),
+            draw=sampler.draw,
+            add=add,
+            after=after,
+        )
         if self.adapters is not None:
             self.adapters.fold()
         return time.perf_counter() - started
@@ -171,10 +178,7 @@ class PrivatePretrainer:
         return {name: weight for name, weight in named.items() if weight.requires_grad}
 
     def _gradients(self) -> UnitGradients:
-        way = self.recipe.privacy.grad_sample
-        if way == "loop":
-            return LoopGradients(self.weights)
-        return (OpacusGradients if way == "opacus" else DeferredGradients)(self.weights, self.roots)
+        return unit_gradients(self.recipe.privacy.grad_sample, self.weights, self.roots)
 
     def _private(self, anchor: Anchor) -> PrivateOptimizer:
         """The optimiser behind clipping and noise."""
