@@ -95,3 +95,81 @@ class ChainError(ProtocolError, ValueError):
     """A chain of signed entries was edited, cut off, reordered or rolled back; the message names the first bad one."""
 
     code = "bad_chain"
+
+
+class EnvelopeError(ProtocolError, ValueError):
+    """A message is unsigned, signed by another, changed, replayed, or meant for another place."""
+
+    code = "bad_seal"
+
+
+class LogError(ProtocolError, OSError):
+    """A log cannot be written or read, or another process holds it for too long."""
+
+    code = "log_unusable"
+
+
+class BundleError(ProtocolError, ValueError):
+    """A run's bundle is none, or not the code that is installed here."""
+
+    code = "other_code"
+
+
+class EnrolmentError(ProtocolError, ValueError):
+    """An enrolment, join or leave file is not one, or it does not fit what is known of the site."""
+
+    code = "bad_enrolment"
+
+
+class ProofError(EnrolmentError):
+    """Who sent the file does not hold the private keys that it names."""
+
+    code = "bad_proof"
+
+
+class StaleJoinError(EnrolmentError):
+    """A join file is older than the one that is pinned."""
+
+    code = "old_join"
+
+
+class StrangerError(EnrolmentError):
+    """A join file is of another federation, another server, or for other keys than this site's."""
+
+    code = "wrong_join"
+
+
+class CertificateError(ProtocolError, ValueError):
+    """A certificate cannot be used; the message names it, the dates and the remedy."""
+
+    code = "bad_certificate"
+
+
+class NotYetValidError(CertificateError):
+    """A certificate begins later than this machine's clock says."""
+
+    code = "certificate_not_yet_valid"
+
+
+class ExpiredError(CertificateError):
+    """A certificate has ended."""
+
+    code = "certificate_expired"
+
+
+class AuthorityError(CertificateError):
+    """A certificate was not issued by the federation's CA."""
+
+    code = "certificate_wrong_ca"
+
+
+class HostNameError(CertificateError):
+    """A certificate is not for the name that was dialled."""
+
+    code = "certificate_wrong_name"
+
+
+class ProcessError(ProtocolError, RuntimeError):
+    """One of Flower's programs cannot be started, or has ended."""
+
+    code = "process"

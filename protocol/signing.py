@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from protocol.errors import SignatureError, SigningError
+from protocol.keyfiles import read_secret, write_secret
 
 VERSION = 1
 """Of the bytes that are signed."""
-MAX_KEY_BYTES = 1 << 16
 MAX_DEPTH = 64
 
 
@@ -97,22 +96,10 @@ def write_private_key(path: Path, key: Ed25519PrivateKey, password: bytes | None
     Raises:
         SigningError: the file is there already, or the password is empty.
     """
-    if path.exists():
-        raise SigningError(f"{path} is there already, and a key is never overwritten; choose another name")
     if password == b"":
         raise SigningError("the password is empty; choose one")
     method: KeySerializationEncryption = BestAvailableEncryption(password) if password else NoEncryption()
-    content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, method)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.unlink(missing_ok=True)
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(handle, content)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    partial.rename(path)
-    _sync(path.parent)
+    write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, method))
 
 
 def read_private_key(path: Path, password: bytes | None = None) -> Ed25519PrivateKey:
@@ -121,14 +108,7 @@ def read_private_key(path: Path, password: bytes | None = None) -> Ed25519Privat
     Raises:
         SigningError: there is none, others can read it, it is not an Ed25519 key, or the password is wrong.
     """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode & 0o777
-            content = file.read(MAX_KEY_BYTES)
-    except OSError:
-        raise SigningError(f"{path} cannot be read; give the file of a private key") from None
-    if mode & 0o077:
-        raise SigningError(f"{path} has mode {mode:o}, so that others can use the key; run: chmod 600 {path}")
+    content = read_secret(path)
     try:
         key = load_pem_private_key(content, password)
     except (TypeError, ValueError, UnsupportedAlgorithm):
@@ -167,11 +147,3 @@ def _check_json(value: Any, depth: int) -> None:
         raise SigningError(f"a value of type {type(value).__name__} cannot be signed; give JSON with texts as keys")
     for item in value:
         _check_json(item, depth - 1)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
