@@ -8,6 +8,7 @@ from flwr.clientapp import ClientApp
 
 from client.faults import answer_faults
 from client.finetune import evaluate_vqa, finetune_site
+from client.gate import keep_policy
 from client.pretrain import pretrain_site
 from client.site import open_site
 from protocol.errors import MessageError
@@ -16,7 +17,7 @@ from protocol.records import order_from_record, to_record
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-app = ClientApp(mods=[answer_faults])
+app = ClientApp(mods=[answer_faults, keep_policy])
 
 
 @app.train("pretrain")

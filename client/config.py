@@ -1,5 +1,6 @@
 """The site's own facts: `site.yaml`, written and read only at the site."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +13,71 @@ from configs.loader import ConfigurationError, load
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyConfig:
-    """What the site's officers have signed; the part that checks a signature reads it."""
+class RunLimits:
+    """What a run may ask of this site. `client/gate.py` holds every order to it before any data is opened."""
 
+    code: tuple[str, ...] = ("installed",)
+    """Digests of the run's code that are accepted; `installed` is what is installed here, and only that ever runs."""
+    recipes: tuple[str, ...] = ()
+    """Digests of recipes that are accepted (`mumc-server config` prints it); empty accepts any within the limits."""
+    actions: tuple[str, ...] = ("train.pretrain", "train.finetune", "evaluate.vqa")
+    """What may be asked for."""
+    max_rounds: int = 200
+    """Of one run."""
+    max_steps: int = 2000
+    """Optimiser steps in answer to one order."""
+    min_steps: int = 2
+    """Fewest of pre-training: a difference after one step comes close to a gradient, which can show a record."""
+    max_batch: int = 512
+    """Records in a step."""
+    max_image_size: int = 512
+    """Pixels along a side."""
+    max_parameters: int = 400_000_000
+    """Of the model, as its shape says."""
+    min_records: int = 20
+    """Fewest captioned images, or training questions, with which this site takes part."""
+    weights: tuple[str, ...] = ("visual_encoder.", "text_encoder.bert.", "vision_proj.", "text_proj.", "itm_head.", "temp")
+    """Beginnings of the names of weights that may leave."""
+    metrics: tuple[str, ...] = ("*",)
+    """Names of metrics that may leave, with * and ?; others are left out of what is sent, and noted in the log."""
+    smallest_count: int = 10
+    """Figures about fewer questions than this stay here."""
+    privacy: Literal["required", "allowed"] = "allowed"
+    """`required` refuses any training without differential privacy, also before an officer has signed a budget."""
+    noise_multiplier: float = 0.0
+    """Least noise of a private run; the officer's signed policy may ask for more."""
+    secure_aggregation: Literal["required", "allowed"] = "required"
+    """`required` sends an update only under masks, so that the server learns nothing but the sum."""
+    secure_sites: int = 3
+    """Fewest sites in a masked sum."""
+    hours: str = ""
+    """When orders are followed, as 19:00-07:00 in the machine's time; empty for always."""
+    memory_gib: float = 0.0
+    """Most main memory for the work on one order; 0 sets no limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse limits that would refuse everything or mean nothing."""
+        for name in ("max_rounds", "max_steps", "max_batch", "max_image_size", "max_parameters", "secure_sites"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"policy.runs.{name} in site.yaml is {getattr(self, name)}; choose 1 or more")
+        for name in ("min_steps", "min_records", "smallest_count", "noise_multiplier", "memory_gib"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigurationError(f"policy.runs.{name} in site.yaml is {getattr(self, name)}; choose 0 or more")
+        for name, allowed in (("privacy", ("required", "allowed")), ("secure_aggregation", ("required", "allowed"))):
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(
+                    f"policy.runs.{name} in site.yaml is {getattr(self, name)!r}; choose {' or '.join(allowed)}"
+                )
+        if self.hours and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", self.hours):
+            raise ConfigurationError(f"policy.runs.hours in site.yaml is {self.hours!r}; write it as 19:00-07:00")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """What a run must keep to at this site, whatever it asks for."""
+
+    runs: RunLimits | None = None
+    """Limits that the site's engineer sets; without them a deployed site trains nothing."""
     privacy: Mapping[str, Any] | None = None
     """The signed privacy policy, as `mumc-privacy approve` writes it; `client/privacy/policy.py` reads it."""
 

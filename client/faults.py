@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from flwr.app import Context, Message
 
+from client.errors import GateError
 from client.privacy.errors import PrivacyError
 from client.site import site_log
 from configs.loader import ConfigurationError
@@ -38,7 +39,12 @@ def answer_faults(message: Message, context: Context, call_next: CallNext) -> Me
 
 
 def refusal(error: Exception) -> Refusal:
-    """What the server may know of a fault: its kind, never its text, which may quote paths or records."""
+    """What the server may know of a fault: its kind, never its text, which may quote paths or records.
+
+    The gate's own words are about the order and the site's limits only, and are passed on.
+    """
+    if isinstance(error, GateError):
+        return Refusal(code=error.code, text=str(error))
     if isinstance(error, PrivacyError):
         return Refusal(code=error.code, text="the privacy rules of the site do not allow it; see its log")
     if isinstance(error, ProtocolError):

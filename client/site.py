@@ -22,6 +22,8 @@ from mumc_model.train import choose_device
 
 SITE_KEY = "site"
 """Key of the node's configuration that names the site folder; the environment variable MUMC_SITE serves as well."""
+TRIAL_KEY = "trial"
+"""Key of the node's configuration that says: a trial on one machine, whose sites need neither keys nor limits."""
 LOG_BYTES = 5_000_000
 
 
@@ -65,6 +67,11 @@ def site_root(context: Context) -> Path:
             "or set MUMC_SITE"
         )
     return Path(place)
+
+
+def is_trial(context: Context) -> bool:
+    """Whether this node takes part in a trial on one machine. Whoever starts the node says so, never a run."""
+    return bool(context.node_config.get(TRIAL_KEY))
 
 
 def open_site(context: Context) -> Site:

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from protocol.envelope import Seal
 from protocol.errors import DtypeError, MessageError, ShapeError
 from protocol.messages import Message, Order, Refusal, Report, from_json, to_json
 from protocol.schema import FLOATS
 
 NumpyArray = np.ndarray[Any, Any]
 
-_MESSAGE, _ARRAYS, _JSON = "message", "arrays", "json"
+_MESSAGE, _ARRAYS, _SEAL, _JSON = "message", "arrays", "seal", "json"
 _RAW = "fedmumc.raw-little-endian"
 
 
@@ -21,11 +22,15 @@ def arrays_to_record(arrays: Mapping[str, NumpyArray]) -> ArrayRecord:
     return ArrayRecord({name: _to_flower(array) for name, array in arrays.items()})
 
 
-def to_record(message: Message, arrays: ArrayRecord | Mapping[str, NumpyArray] | None = None) -> RecordDict:
-    """The content of a Flower message: the message as JSON and, if any, the packed arrays beside it."""
+def to_record(
+    message: Message, arrays: ArrayRecord | Mapping[str, NumpyArray] | None = None, seal: Seal | None = None
+) -> RecordDict:
+    """The content of a Flower message: the message as JSON and, if any, the packed arrays and the seal beside it."""
     record = RecordDict({_MESSAGE: ConfigRecord({_JSON: to_json(message)})})
     if arrays is not None:
         record[_ARRAYS] = arrays if isinstance(arrays, ArrayRecord) else arrays_to_record(arrays)
+    if seal is not None:
+        record[_SEAL] = ConfigRecord({_JSON: seal.to_json()})
     return record
 
 
@@ -55,6 +60,19 @@ def reply_from_record(record: RecordDict) -> tuple[Report | Refusal, dict[str, N
     return message, arrays
 
 
+def seal_from_record(record: RecordDict) -> Seal | None:
+    """The seal beside a message, or None; nothing of it has been checked.
+
+    Raises:
+        EnvelopeError: what stands in its place is none.
+    """
+    config = record.get(_SEAL)
+    if config is None:
+        return None
+    text = config.get(_JSON) if isinstance(config, ConfigRecord) and set(config) == {_JSON} else None
+    return Seal.from_json(text if isinstance(text, str) else "")
+
+
 def payload_bytes(record: RecordDict) -> int:
     """Bytes of the arrays and texts in a record, without the transport's own overhead."""
     # `record.array_records` would tie the record into a cycle, and so keep its arrays until the collector runs.
@@ -64,7 +82,7 @@ def payload_bytes(record: RecordDict) -> int:
 
 
 def _from_record(record: RecordDict) -> tuple[Message, dict[str, NumpyArray]]:
-    if extra := sorted(set(record) - {_MESSAGE, _ARRAYS}):
+    if extra := sorted(set(record) - {_MESSAGE, _ARRAYS, _SEAL}):
         raise MessageError(f"the content has records that nobody reads: {', '.join(str(e)[:60] for e in extra[:3])}")
     config, arrays = record.get(_MESSAGE), record.get(_ARRAYS, ArrayRecord())
     if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord):

@@ -39,7 +39,7 @@ class LocalGrid(Grid):
             node: Context(
                 run_id=_RUN_ID,
                 node_id=node,
-                node_config={"site": str(path), "partition-id": index, "num-partitions": len(sites)},
+                node_config={"site": str(path), "trial": True, "partition-id": index, "num-partitions": len(sites)},
                 state=RecordDict(),
                 run_config={},
             )

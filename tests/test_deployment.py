@@ -85,7 +85,7 @@ def deployed(hospitals, tmp_path_factory):
         wait_for(ports[0])
         for number, (site, port) in enumerate(zip(hospitals("sites"), ports[1:], strict=True)):
             node = ("flower-supernode", "--insecure", "--superlink", address, "--port", str(port))
-            start(f"supernode-{number}", *node, "--node-config", f'site="{site}"')
+            start(f"supernode-{number}", *node, "--node-config", f'site="{site}" trial=true')
 
         def run(folder, *overrides):
             line = " ".join([*overrides, f"output_dir={folder}"])

@@ -78,7 +78,7 @@ class Server:
             base = {} if order.action == "evaluate.vqa" else self.base
         message = Message(to_record(order, base), 101, message_type or order.action)
         message.metadata.__dict__["_message_id"] = "message-1"
-        node = {"site": str(folder)}
+        node = {"site": str(folder), "trial": True}
         reply = app(message, Context(run_id=1, node_id=101, node_config=node, state=RecordDict(), run_config={}))
         answer, arrays = reply_from_record(reply.content)
         assert not isinstance(answer, Order)

@@ -1,0 +1,174 @@
+"""Whether this site does what an order asks: its limits, checked before any data is opened and outside the training code.
+
+A site without limits trains nothing. A reason names the order's numbers and the site's limit, never anything of its
+data, so that the server can show it.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime, time
+from fnmatch import fnmatchcase
+from typing import Any
+
+from flwr.app import Context, Message
+
+from client.config import RunLimits, SiteConfig, read_site_config
+from client.errors import GateError
+from client.privacy.policy import check_run, read_policy
+from client.site import is_trial, site_root
+from configs.loader import load
+from mumc_model.config import ModelConfig, Recipe
+from protocol.messages import Order, Report
+from protocol.records import order_from_record
+from protocol.signing import canonical
+
+CallNext = Callable[[Message, Context], Message]
+CODE_KEY = "code"
+"""Key of the node's configuration under which the site's own task runner puts the digest of the run's code."""
+INSTALLED_KEY = "installed"
+"""And the digest of the code that is installed here."""
+
+
+def keep_policy(message: Message, context: Context, call_next: CallNext) -> Message:
+    """A Flower mod: an order that the site's limits do not allow goes no further."""
+    root = site_root(context)
+    config = read_site_config(root)
+    limits = config.policy.runs
+    if limits is None and is_trial(context):
+        return call_next(message, context)
+    if limits is None:
+        raise GateError(
+            "no_policy",
+            "the site has set no limits (policy.runs in its site.yaml), and without them it trains nothing",
+        )
+    check_code(limits, str(context.node_config.get(CODE_KEY, "")), str(context.node_config.get(INSTALLED_KEY, "")))
+    order, _ = order_from_record(message.content)
+    recipe = load(Recipe, order.recipe, "order.recipe")
+    check_order(limits, order, recipe, datetime.now().time())
+    if order.action == "train.pretrain":
+        check_run(read_policy(root), recipe.privacy)
+    return call_next(message, context)
+
+
+def check_code(limits: RunLimits, code: str, installed: str) -> None:
+    """Return only if the run's code is one that the site accepts; whatever it is, only the installed code runs.
+
+    Raises:
+        GateError: it is another.
+    """
+    allowed = {installed if digest == "installed" else digest for digest in limits.code}
+    if not code or code not in allowed:
+        raise GateError(
+            "policy_code",
+            f"the run's code has digest {code[:16] or 'none'}, and this site accepts "
+            f"{', '.join(sorted(digest[:16] for digest in allowed)) or 'none'}; install the same fedmumc at both ends",
+        )
+
+
+def check_order(limits: RunLimits, order: Order, recipe: Recipe, now: time) -> None:
+    """Return only if the order stays within the limits.
+
+    Raises:
+        GateError: it does not; the code names the limit.
+    """
+    _require(order.action in limits.actions, "actions", "action", order.action, "follows " + ", ".join(limits.actions))
+    digest = recipe_digest(order.recipe)
+    if limits.recipes:
+        _require(digest in limits.recipes, "recipes", "recipe", digest[:16], f"accepts {len(limits.recipes)} others")
+    _at_most("rounds", order.round - (order.action == "train.finetune"), limits.max_rounds)
+    _at_most("steps", order.steps, limits.max_steps)
+    batches = [recipe.pretrain.batch_size, recipe.finetune.batch_size]
+    _at_most("batch", max(*batches, recipe.privacy.expected_batch if recipe.privacy.on else 0), limits.max_batch)
+    sizes = recipe.model.vision.image_size, recipe.finetune.image_size
+    _at_most("image_size", max(sizes), limits.max_image_size)
+    _at_most("parameters", approximate_parameters(recipe.model), limits.max_parameters)
+    if order.action == "train.pretrain":
+        _check_training(limits, order, recipe)
+    _require(_open(limits.hours, now), "hours", "time", f"{now:%H:%M}", f"follows orders at {limits.hours}")
+
+
+def check_records(limits: RunLimits | None, records: int) -> None:
+    """Return only if the site has enough records to take part.
+
+    Raises:
+        GateError: it has fewer; how many is not said.
+    """
+    if limits is not None and records < limits.min_records:
+        raise GateError("policy_records", "the site has fewer records of this kind than its own limit asks for")
+
+
+def released(config: SiteConfig, report: Report) -> tuple[dict[str, float], list[str]]:
+    """The metrics of a report that may leave the site, and the names of those that stay."""
+    limits = config.policy.runs
+    if limits is None:
+        return dict(report.metrics), []
+    leaving = {
+        name: value
+        for name, value in report.metrics.items()
+        if any(fnmatchcase(name, pattern) for pattern in limits.metrics)
+    }
+    return leaving, sorted(set(report.metrics) - set(leaving))
+
+
+def check_weights(limits: RunLimits | None, names: Mapping[str, Any]) -> None:
+    """Return only if every weight of an update may leave the site.
+
+    Raises:
+        GateError: one may not.
+    """
+    if limits is not None and (kept := sorted(name for name in names if not name.startswith(limits.weights))):
+        raise GateError("policy_weights", f"{len(kept)} weights of the model may not leave this site, first {kept[0]}")
+
+
+def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, over the plain values of a recipe."""
+    return hashlib.sha256(canonical(recipe)).hexdigest()
+
+
+def approximate_parameters(model: ModelConfig) -> int:
+    """Weights of the encoders, from their shape alone; norms and biases are left out."""
+    vision, text = model.vision, model.text
+    blocks = vision.depth * (4 + 2 * vision.mlp_ratio) * vision.width**2
+    patches = 3 * vision.patch_size**2 * vision.width
+    words = (text.vocab_size + text.max_positions) * text.width
+    cross = text.fusion_layers * 2 * (text.width + vision.width) * text.width
+    return int(blocks + patches + words + cross + (text.text_layers + text.fusion_layers) * 12 * text.width**2)
+
+
+def _check_training(limits: RunLimits, order: Order, recipe: Recipe) -> None:
+    if order.steps < limits.min_steps:
+        raise GateError(
+            "policy_min_steps",
+            f"the order asks for {order.steps} steps, below this site's {limits.min_steps} (policy.runs.min_steps)",
+        )
+    privacy = recipe.privacy
+    if limits.privacy == "required" and not privacy.on:
+        raise GateError(
+            "policy_privacy", "the run is not differentially private, which this site requires (policy.runs.privacy)"
+        )
+    if privacy.on and privacy.noise_multiplier < limits.noise_multiplier:
+        raise GateError(
+            "policy_noise",
+            f"the run's noise multiplier is {privacy.noise_multiplier:g}, below this site's "
+            f"{limits.noise_multiplier:g} (policy.runs.noise_multiplier)",
+        )
+
+
+def _at_most(what: str, asked: int, most: int) -> None:
+    name = f"max_{what}"
+    _require(asked <= most, name, what.replace("_", " "), f"{asked:,}", f"allows at most {most:,}")
+
+
+def _require(condition: bool, name: str, what: str, asked: str, limit: str) -> None:
+    if not condition:
+        raise GateError(
+            f"policy_{name.removeprefix('max_')}",
+            f"the order's {what} is {asked[:60]}, and this site {limit[:200]} (policy.runs.{name})",
+        )
+
+
+def _open(hours: str, now: time) -> bool:
+    if not hours:
+        return True
+    start, end = (time.fromisoformat(part) for part in hours.split("-"))
+    return start <= now < end if start < end else now >= start or now < end

@@ -1,0 +1,77 @@
+"""One order from the SuperNode, answered by the code that is installed here, in a process of its own.
+
+Flower's own `flwr-clientapp` unpacks the bundle that came with the run and runs what is in it. This does not: of the
+bundle only a digest is taken, for the gate to compare.
+"""
+
+import logging
+import resource
+
+from flwr.app import Context, Message
+from flwr.common.constant import SubStatus
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.runtime.tracing import RuntimeTracingInterceptor
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from client.app import app
+from client.gate import CODE_KEY, INSTALLED_KEY
+from client.site import SITE_KEY
+from protocol.bundle import code_digest
+from protocol.errors import BundleError
+
+_log = logging.getLogger("fedmumc.task")
+
+
+def run_task(address: str, token: str, root: str, installed: str, memory_gib: float) -> None:
+    """Fetch the order that the token stands for from the SuperNode at `address`, answer it, and hand the reply over.
+
+    Args:
+        address: Of the SuperNode's Runtime API, on the loopback.
+        token: Claims one task.
+        root: The site's folder.
+        installed: Digest of the code that is installed here.
+        memory_gib: Most memory that this process may take; 0 for no limit.
+    """
+    limit_memory(memory_gib)
+    client = RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=True,
+        root_certificates=None,
+        interceptors=[
+            RuntimeTracingInterceptor(),
+            RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
+            RuntimeTokenHttpInterceptor(token),
+        ],
+        retry_invoker=make_simple_http_retry_invoker(),
+    )
+    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat.start()
+    context, status, details = None, SubStatus.FAILED, "the site's task ended early; see its log"
+    try:
+        message, context, _, fab = pull_task_input(client)
+        push_message(client, answer(message, context, fab.content, root, installed), context)
+        status, details = SubStatus.COMPLETED, ""
+    finally:
+        push_task_output(client=client, context=context, sub_status=status, details=details)
+        heartbeat.stop()
+        client.close()
+
+
+def answer(message: Message, context: Context, bundle: bytes, root: str, installed: str) -> Message:
+    """The installed app's reply. The node's configuration is the site's own: what the run says of it is dropped."""
+    try:
+        code = code_digest(bundle)
+    except BundleError:
+        code = ""
+    context.node_config = {SITE_KEY: root, CODE_KEY: code, INSTALLED_KEY: installed}
+    return app(message, context)
+
+
+def limit_memory(gib: float) -> None:
+    """Let no allocation of this process pass the limit; what needs more ends in a clear refusal."""
+    if gib:
+        most = int(gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
