@@ -41,7 +41,7 @@ def read_node_key(content: bytes) -> NodeKey:
     try:
         key = load_ssh_private_key(content, None)
     except (TypeError, ValueError, UnsupportedAlgorithm):
-        key = None  # type: ignore[assignment]
+        key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
         raise SigningError("the key for node authentication is not a P-384 key in OpenSSH's format; make a new one")
     return key
@@ -94,7 +94,7 @@ def _public_key(public: str) -> ec.EllipticCurvePublicKey:
     try:
         key = load_pem_public_key(public.encode("ascii"))
     except (ValueError, UnsupportedAlgorithm):
-        key = None  # type: ignore[assignment]
+        key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise SigningError("a key for node authentication is a P-384 public key in PEM; this is none")
     if key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii") != public:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from protocol.errors import EnrolmentError, VersionError
@@ -60,6 +61,22 @@ def from_json(cls: type[P], text: str) -> P:
             f"the {what} has version {_shown(version)}, this side speaks {VERSION}; install the same fedmumc"
         )
     return cls(**_fields(cls, values))
+
+
+def read_paper(cls: type[P], path: Path) -> P:
+    """The paper in a file that somebody sent.
+
+    Raises:
+        EnrolmentError: the file cannot be read, or is no such paper; VersionError: it is of another version.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CHARS + 1)
+        return from_json(cls, content.decode("utf-8"))
+    except OSError as error:
+        raise EnrolmentError(f"{path} cannot be read: {error.strerror}; give the {cls.kind} file") from None
+    except UnicodeDecodeError:
+        raise EnrolmentError(f"{path} is no {cls.kind} file: it is not text; send the file itself, unchanged") from None
 
 
 def payload(paper: Paper, *proofs: str) -> dict[str, Any]:

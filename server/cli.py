@@ -11,6 +11,8 @@ from rich.table import Table
 from configs.compose import compose
 from configs.loader import ConfigurationError, dump, load
 from mumc_model.errors import MumcError
+from protocol.errors import ProtocolError
+from server import cli_enrol
 from server.config import RunConfig
 from server.errors import ServerError
 from server.journal import RoundRecord, name_lost, read_journal
@@ -20,6 +22,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
+
+app.registered_commands += cli_enrol.app.registered_commands
 
 
 @app.command()
@@ -58,7 +63,7 @@ def main() -> None:
     """Run the command; what was foreseen ends in one line and exit code 2, not in a traceback."""
     try:
         app()
-    except (ConfigurationError, MumcError, ServerError) as error:
+    except (ConfigurationError, MumcError, ProtocolError, ServerError) as error:
         typer.echo(f"mumc-server: {error}", err=True)
         raise SystemExit(2) from error
 

@@ -11,3 +11,7 @@ class FederationError(ServerError):
 
 class OutputError(ServerError):
     """The output folder holds another run, or the disk refuses; what was saved last is still whole."""
+
+
+class FolderError(ServerError):
+    """The federation's folder is missing, damaged, held by another command, or does not know the site."""
