@@ -15,7 +15,7 @@ import numpy as np
 from client.privacy import audit_bounds as bounds
 from client.privacy.accounting import PLD_NAME, epsilon_pld
 from client.privacy.audit_bounds import Scores
-from client.privacy.audit_canaries import GradSample, releases
+from client.privacy.audit_canaries import GradSample, Releases, releases
 from client.privacy.errors import PlanError
 from client.privacy.event import MECHANISM, Event
 from client.privacy.randomness import SecureSource
@@ -33,6 +33,7 @@ _LEAST_CANARIES = 200
 _GUESSED = 0.1
 """Share of canaries that the one-run audit guesses about; fixed beforehand."""
 _CHECKS = 7
+"""That chance may fail; the count of steps it may not."""
 
 Progress = Callable[[int, int], None]
 
@@ -95,7 +96,7 @@ def audit(
     source: SecureSource | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> AuditResult:
-    """What canaries show of the sampler, clipping, noise and optimiser that are installed. Takes seconds.
+    """What canaries show of the trainer that is installed, from its samples to its steps. Takes seconds.
 
     `source` is for tests; without it, coins and noise come from the operating system.
 
@@ -114,18 +115,19 @@ def audit(
 
     source = source or SecureSource()
     in_N = source.chosen(canaries, 0.5)
-    once_TN, often_TN = (releases(in_N, event, grad_sample, source, on_step) for event in (ONE_STEP, MANY_STEPS))
-    return _judge(in_N.numpy(), once_TN, often_TN, grad_sample, started)
+    once, often = (releases(in_N, event, grad_sample, source, on_step) for event in (ONE_STEP, MANY_STEPS))
+    return _judge(in_N.numpy(), once, often, grad_sample, started)
 
 
 def _judge(
     in_N: np.ndarray[Any, np.dtype[np.bool_]],
-    once_TN: Scores,
-    often_TN: Scores,
+    once: Releases,
+    often: Releases,
     grad_sample: GradSample,
     started: float,
 ) -> AuditResult:
-    canaries, inside, outside = len(in_N), once_TN[0, in_N], once_TN[0, ~in_N]
+    often_TN = often.score_TN
+    canaries, inside, outside = len(in_N), once.score_TN[0, in_N], once.score_TN[0, ~in_N]
     mu = bounds.mu_lower_bound(bounds.effect_size(inside, outside), len(inside), len(outside), CONFIDENCE)
     guesses = int(_GUESSED * canaries)
     correct = bounds.guess_right(inside, outside, guesses)
@@ -140,7 +142,11 @@ def _judge(
         one_run_confidence=ONE_RUN_CONFIDENCE,
         effect_size=bounds.effect_size(often_N[in_N], often_N[~in_N]),
         effect_size_expected=bounds.expected_effect(MANY_STEPS),
-        checks=(*_of_one_step(inside, outside), *_of_many_steps(often_TN[:, in_N], often_TN[:, ~in_N])),
+        checks=(
+            *_of_one_step(inside, outside),
+            *_of_many_steps(often_TN[:, in_N], often_TN[:, ~in_N]),
+            _of_the_count(once, often),
+        ),
         canaries=canaries,
         grad_sample=grad_sample,
         mechanism=MECHANISM,
@@ -173,6 +179,12 @@ def _of_many_steps(inside_TI: Scores, outside_TI: Scores) -> Iterator[Check]:
     pairs = outside_TI[1:].size
     along = float((outside_TI[1:] * outside_TI[:-1]).sum() / max(float((outside_TI[1:] ** 2).sum()), 1e-12))
     yield Check(name="many_steps.correlation", measured=along, expected=0.0, band=_z() / math.sqrt(pairs))
+
+
+def _of_the_count(*found: Releases) -> Check:
+    """Whether the trainer counts what it does, for the ledger is charged by that after a fault."""
+    taken = ONE_STEP.steps + MANY_STEPS.steps
+    return Check(name="steps.counted", measured=sum(one.counted for one in found), expected=taken, band=0.0)
 
 
 def _change(name: str, inside: Scores, outside: Scores, event: Event) -> Check:

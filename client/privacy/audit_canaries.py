@@ -1,27 +1,27 @@
-"""Canaries through the installed mechanism: sampler, unit gradients, optimiser and noise as a private round uses them.
+"""Canaries through the trainer that a private round uses: its loop, sampler, unit gradients, noise, scale and step.
 
 A canary is a patient with two records whose gradient is far longer than the clipping norm and points where nobody
 else's does. So after a step, that direction of the weights holds what the canary added, and noise.
 
-Dimensions: N canaries, R records, S sampled records, B units, W width, T steps.
+Dimensions: N canaries, R records, B units, W width, T steps.
 """
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from client.privacy.audit_bounds import Scores
-from client.privacy.deferred import DeferredGradients
 from client.privacy.event import Event
-from client.privacy.gradients import LoopGradients, OpacusGradients, UnitGradients, Weights
-from client.privacy.optimizer import PrivateOptimizer, clear
 from client.privacy.randomness import SecureSource
-from client.privacy.sampling import PoissonSampler
+from client.privacy.steps import unit_gradients
+from client.privacy.train import PrivatePretrainer, PrivateSite
+from mumc_model.config import ObjectiveConfig, OptimizerConfig, PretrainConfig
+from mumc_model.privacy import PrivacyConfig
 
 GradSample = Literal["hooks", "opacus", "loop"]
 OnStep = Callable[[], None]
@@ -87,40 +87,92 @@ class CanaryModel(nn.Module):
         self.mix.weight.copy_(self._mix_WW)
 
 
+class CanaryRecords:
+    """Two records of every canary, of those too that are not in the data and must never be drawn."""
+
+    tokenizer = SimpleNamespace(cls_id=0, mask_id=0)
+    """Canaries have no words."""
+
+    def __init__(self, canaries: int) -> None:
+        self._canary_R = torch.arange(canaries).repeat_interleave(_RECORDS)
+
+    def pairs(self, row_B: Tensor, generator: torch.Generator) -> CanaryBatch:
+        """The canaries of these records."""
+        return CanaryBatch(self._canary_R[row_B][:, None])
+
+    def site(self, in_N: Tensor, sample_rate: float) -> PrivateSite:
+        """The data of which these canaries are a part."""
+        row_R = in_N[self._canary_R].nonzero()[:, 0]
+        units = tuple(f"canary {number}" for number in self._canary_R[row_R].tolist())
+        records: Any = self
+        return PrivateSite(records=records, rows=row_R, units=units, patients=frozenset(units), sample_rate=sample_rate)
+
+
+class CanaryTrainer(PrivatePretrainer):
+    """The trainer of private rounds with canaries' model and loss. From the sample to the step nothing is replaced.
+
+    The wrapped optimiser is plain descent, after which the weights show a step's release as it is.
+    """
+
+    def __init__(self, canaries: int, event: Event, grad_sample: GradSample, source: SecureSource) -> None:
+        """A trainer for this mechanism. MUMC's model, teacher and bank are not built."""
+        # Public, and not the half that are in: else a division by how many were drawn would not show.
+        self.expected_batch = max(1, round(event.sample_rate * canaries / 3))
+        recipe: Any = SimpleNamespace(
+            objective=ObjectiveConfig(),
+            pretrain=PretrainConfig(optimizer=OptimizerConfig(lr=1.0, schedule="constant")),
+            privacy=PrivacyConfig(
+                unit="patient",
+                noise_multiplier=event.noise_multiplier,
+                clipping_norm=CLIPPING_NORM,
+                expected_batch=self.expected_batch,
+                physical_batch=_PHYSICAL_BATCH,
+                grad_sample=grad_sample,
+            ),
+        )
+        self.recipe, self.source, self.canaries = recipe, source, CanaryModel(canaries)
+        taught: Any = SimpleNamespace(restart=lambda: None, update=lambda momentum: None)
+        plain: Any = torch.optim.SGD(self.canaries.parameters(), lr=1.0)
+        model: Any = self.canaries
+        self.model, self.teacher, self.optimizer = model, taught, plain
+        self.adapters = self.mim_decoder = None
+        self.roots, self.weights = [self.canaries], dict(self.canaries.named_parameters())
+        self.gradients = unit_gradients(grad_sample, self.weights, self.roots)
+        self.steps_done = 0
+
+    def _encode_bank(self) -> None:
+        """Canaries contrast with nothing."""
+
+    def _units(self, pairs: Any, *_: Any) -> Any:
+        return pairs
+
+    def _loss(self, alpha: float, seen: list[Mapping[str, Tensor]]) -> Callable[[Any], Tensor]:
+        return self.canaries.loss
+
+
+@dataclass(frozen=True)
+class Releases:
+    """What a trainer's steps gave away."""
+
+    score_TN: Scores
+    """Of all canaries after each step, in clipping norms."""
+    counted: int
+    """Steps by the trainer's own count."""
+
+
 def releases(
     in_N: Tensor, event: Event, grad_sample: GradSample, source: SecureSource, on_step: OnStep = lambda: None
-) -> Scores:
-    """Scores TN in clipping norms of all canaries after each step on those that are in the data."""
-    model = CanaryModel(len(in_N))
-    weights = dict(model.named_parameters())
-    gradients = _unit_gradients(grad_sample, weights, model)
-    # Public, and not the number that are in.
-    expected_batch = event.sample_rate * len(in_N) / 2
-    optimizer = PrivateOptimizer(
-        torch.optim.SGD(model.parameters(), lr=1.0),
-        noise_multiplier=event.noise_multiplier,
-        clipping_norm=CLIPPING_NORM,
-        expected_batch=expected_batch,
-        source=source,
-    )
-    canary_R = in_N.nonzero()[:, 0].repeat_interleave(_RECORDS)
-    sampler = PoissonSampler([f"canary {number}" for number in canary_R.tolist()], event.sample_rate, source)
+) -> Releases:
+    """The releases of so many steps on the canaries that are in the data."""
+    trainer = CanaryTrainer(len(in_N), event, grad_sample, source)
     found = []
-    for _ in range(event.steps):
-        with warnings.catch_warnings():
-            # Opacus's hooks on a table, whose inputs are numbers of rows, make torch say that these have no gradient.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
-            for canary_B in canary_R[sampler.draw()].split(_PHYSICAL_BATCH):
-                gradients.add(model.loss, CanaryBatch(canary_B[:, None]), CLIPPING_NORM)
-        optimizer.step()
-        clear(list(weights.values()))
-        found.append(model.scores().double().numpy() * (expected_batch / CLIPPING_NORM))
-        model.restore()
+
+    def read(step: int, losses: Mapping[str, float]) -> None:
+        scores_N = trainer.canaries.scores().double().numpy()
+        found.append(scores_N * (trainer.expected_batch / CLIPPING_NORM))
+        trainer.canaries.restore()
         on_step()
-    return np.stack(found)
 
-
-def _unit_gradients(grad_sample: GradSample, weights: Weights, model: nn.Module) -> UnitGradients:
-    if grad_sample == "loop":
-        return LoopGradients(weights)
-    return (OpacusGradients if grad_sample == "opacus" else DeferredGradients)(weights, [model])
+    site = CanaryRecords(len(in_N)).site(in_N, event.sample_rate)
+    trainer.run(site, first_step=0, steps=event.steps, total_steps=event.steps, on_step=read)
+    return Releases(np.stack(found), trainer.steps_done)

@@ -41,6 +41,11 @@ MEANING = {
         "alike: noise is used again, and a difference of two steps shows the patients",
         "opposite: noise of one step takes away that of another",
     ),
+    "steps.counted": (
+        "steps that are counted",
+        "more than were taken: the ledger would charge too much",
+        "fewer than were taken: after a fault the ledger would charge too little",
+    ),
 }
 """What a check is about, and what it means if the number is too high or too low."""
 
@@ -83,7 +88,8 @@ def reasons(result: AuditResult) -> list[str]:
 def _done(result: AuditResult) -> str:
     return (
         f"{result.canaries:,} made-up patients, half of them in the data by the toss of a coin, through this machine's "
-        f"own sampler, clipping ({result.grad_sample}) and noise; no real patient was read. {result.seconds:.0f} s"
+        f"own trainer: its sampler, clipping ({result.grad_sample}), noise and steps; no real patient was read. "
+        f"{result.seconds:.0f} s"
     )
 
 

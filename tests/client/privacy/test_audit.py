@@ -18,6 +18,7 @@ from tests.client.privacy.audit_mutations import (
     only_hooks_clip_too_loose,
     only_the_others_clip_too_loose,
 )
+from tests.client.privacy.loop_mutations import LOOP_MUTATIONS
 
 CANARIES = 3000
 
@@ -61,6 +62,15 @@ def test_the_other_ways_of_summing_gradients_pass_as_well():
 @pytest.mark.parametrize("fault", MUTATIONS)
 def test_a_fault_fails_the_audit_and_is_named(fault, monkeypatch):
     mutate, words = MUTATIONS[fault]
+    mutate(monkeypatch)
+    result = measured()
+    assert not result.passed
+    assert words in "; ".join(reasons(result))
+
+
+@pytest.mark.parametrize("fault", LOOP_MUTATIONS)
+def test_a_fault_in_the_trainer_s_own_loop_fails_the_audit_and_is_named(fault, monkeypatch):
+    mutate, words = LOOP_MUTATIONS[fault]
     mutate(monkeypatch)
     result = measured()
     assert not result.passed
