@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from client import cli_vqa
+from client import cli_join, cli_vqa
 
 app = typer.Typer(
     help="Run a hospital's side of a federation: for the engineer at the hospital.",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 
+app.registered_commands += cli_join.app.registered_commands
 app.registered_commands += cli_vqa.app.registered_commands
 
 
@@ -75,9 +76,10 @@ def main() -> None:
     """Run the command line; a fault that has a remedy is one line, not a traceback."""
     from configs.loader import ConfigurationError
     from mumc_model.errors import MumcError
+    from protocol.errors import ProtocolError
 
     try:
         app()
-    except (ConfigurationError, MumcError) as error:
+    except (ConfigurationError, MumcError, ProtocolError) as error:
         print(f"mumc-site: {error}", file=sys.stderr)
         sys.exit(2)

@@ -48,7 +48,7 @@ class Enrolment:
         """Refuse fields that no site writes."""
         require_matching(NAME, "enrolment.site", self.site)
         _require_keys("enrolment", self.auth_key, self.signing_key)
-        require(1 <= self.units <= MAX_UNITS, f"enrolment.units is {self.units}; choose it from 1 to {MAX_UNITS:,}")
+        check_units("enrolment.units", self.units)
         require_time("enrolment.created", self.created)
         if self.previous:
             require_matching(KEY, "enrolment.previous", self.previous)
@@ -117,7 +117,7 @@ class Join:
         require(len(self.ca) <= MAX_PEM_CHARS, f"join.ca has over {MAX_PEM_CHARS} characters, so is no certificate")
         require_matching(NAME, "join.site", self.site)
         _require_keys("join", self.auth_key, self.signing_key, self.server_key, *self.peers.values())
-        require(1 <= self.units <= MAX_UNITS, f"join.units is {self.units}; it goes from 1 to {MAX_UNITS:,}")
+        check_units("join.units", self.units)
         for name in self.peers:
             require_matching(NAME, "a name in join.peers", name)
         require(self.site not in self.peers, f"join.peers names {self.site} itself")
@@ -194,6 +194,15 @@ def check_follows(join: Join, pinned: Join) -> None:
                 f"this join file has another {words} than the one pinned on {pinned.issued[:10]}; if the operator "
                 "confirms it by telephone, join again with --replace"
             )
+    check_is_newer(join, pinned)
+
+
+def check_is_newer(join: Join, pinned: Join) -> None:
+    """Return only if a join file of the pinned one's server is newer than it, or the same.
+
+    Raises:
+        StaleJoinError: it is older, or another of the same number.
+    """
     if join.serial < pinned.serial or (join.serial == pinned.serial and join != pinned):
         raise StaleJoinError(
             f"this join file has serial {join.serial} of {join.issued[:10]}, and serial {pinned.serial} of "
@@ -236,6 +245,15 @@ def enrolment_of(
         previous=public_hex(previous) if previous else "",
     )
     return bare.signed(auth, signing, previous)
+
+
+def check_units(where: str, units: int) -> None:
+    """Return only if this can be a site's public weight.
+
+    Raises:
+        EnrolmentError: it cannot.
+    """
+    require(1 <= units <= MAX_UNITS, f"{where} is {units}; choose it from 1 to {MAX_UNITS:,}")
 
 
 def is_address(text: str) -> bool:

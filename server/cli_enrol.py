@@ -136,6 +136,10 @@ def sites(
     import json
     from dataclasses import asdict
 
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from protocol.node_keys import node_fingerprint
     from protocol.signing import fingerprint
     from server.home import Home
@@ -155,12 +159,20 @@ def sites(
         return
     if not register.sites:
         typer.echo(f"no site yet; next: mumc-server enroll {folder} FILE")
+        return
+    table = Table("site", "units", "enrolled", "key", "fingerprint", box=None, pad_edge=False)
     for site in register.sites:
-        typer.echo(f"{site.name}: {site.units:,} units, enrolled {site.enrolled[:10]}")
-        _show("  signing key", fingerprint(site.signing_key))
-        _show("  node key", node_fingerprint(site.auth_key))
+        table.add_row(
+            site.name,
+            f"{site.units:,}",
+            site.enrolled[:10],
+            "signing",
+            Text(fingerprint(site.signing_key), no_wrap=True),
+        )
+        table.add_row("", "", "", "node", Text(node_fingerprint(site.auth_key), no_wrap=True))
         if site.revoked:
-            _show("  revoked", f"{site.revoked[:10]}, {site.reason}")
+            table.add_row("", "", "", "revoked", Text(f"{site.revoked[:10]}, {site.reason}"))
+    Console().print(table)
 
 
 def _show(name: str, value: str) -> None:
