@@ -10,9 +10,10 @@ import torch
 from timm.layers.norm_act import GroupNormAct
 from torch import Tensor, nn
 
-from client.privacy.deferred import WATCHED, owners
+from client.privacy.deferred import owners
 from client.privacy.errors import CouplingError
 from client.privacy.gradients import LoopGradients, Loss, Sliceable, UnitGradients, Weights
+from client.privacy.layers import WATCHED
 from client.privacy.optimizer import clear
 
 _STATISTICS = (nn.modules.batchnorm._NormBase, nn.LazyBatchNorm1d, nn.LazyBatchNorm2d)

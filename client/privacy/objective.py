@@ -4,8 +4,7 @@ Where MUMC looks at other records of the batch or at the queue, a unit looks at 
 contrasts, the wrong image and the wrong text of the matching loss. The positives stay its own. Nothing else changes, so
 with the bank in the place of the queue the losses are those of `mumc_model.objective`.
 
-Every layer is called once, with one row a unit: a unit's texts stand in one row behind one another, kept apart by the
-attention mask. So a row's gradient is a unit's, and one pass costs what MUMC's batched passes cost.
+Every layer is called once, with one row a unit (fused.py): so a row's gradient is a unit's.
 
 Dimensions: B units, N pairs of the bank, L tokens of a text, T tokens of a row of texts, S image tokens, D width,
 E embedding, Q masked positions, Z keys (own, then the bank).
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.privacy.bank import Encoded
+from client.privacy.fused import apart, attend, masked_positions
 from mumc_model.config import ObjectiveConfig
 from mumc_model.data.collate import PretrainBatch
 from mumc_model.losses import hide
@@ -202,33 +202,14 @@ class BankObjective:
         if masked_BLD is not None:
             asked.append(at_BQ + length * len(texts))
             texts, masks, looks = [*texts, masked_BLD], [*masks, batch.mask_BL], [*looks, own]
-        fused_BRD = self._attend(torch.cat(texts, dim=1), masks, sources, looks, torch.cat(asked, dim=1))
+        fused_BRD = attend(
+            self.model.text_encoder.fusion, torch.cat(texts, dim=1), masks, sources, looks, torch.cat(asked, dim=1)
+        )
         matching = None
         if self.config.itm:
             logits_B32 = at_least_single(self.model.match_logits(fused_BRD[:, :3]))
             matching = -(logits_B32.log_softmax(dim=2) * _MATCHES.to(logits_B32)).sum(dim=2).mean(dim=1)
         return matching, fused_BRD[:, -at_BQ.shape[1] :] if masked_BLD is not None else None
-
-    def _attend(
-        self, hidden_BTD: Tensor, masks: list[Tensor], sources: list[Tensor], looks: list[int], at_BR: Tensor
-    ) -> Tensor:
-        """Fused states BRD at the positions asked for; text i of a row looks at image `looks[i]` of its unit."""
-        mask_B1TT, source_BSD = apart(masks), torch.cat(sources, dim=1)
-        cross_1TS = _looks(looks, [source.shape[1] for source in sources], masks[0].shape[1], hidden_BTD.device)
-        cross_B1TS = cross_1TS.expand(len(hidden_BTD), 1, -1, -1)
-        *body, last = self.model.text_encoder.fusion
-        for layer in body:
-            hidden_BTD = layer(
-                hidden_BTD, mask_B1TT, layer.crossattention.keys_values(source_BSD), cross_mask=cross_B1TS
-            )
-        fused_BRD: Tensor = last(
-            hidden_BTD,
-            _rows(mask_B1TT, at_BR),
-            last.crossattention.keys_values(source_BSD),
-            cross_mask=_rows(cross_B1TS, at_BR),
-            at_XQ=at_BR,
-        )
-        return fused_BRD
 
     def _predict(self, batch: UnitBatch, fused_BQD: Tensor, teacher: "_Taught | None", alpha: float) -> Tensor:
         """(1 - alpha) of the masked tokens' cross-entropy and alpha of that against the teacher's distribution."""
@@ -281,31 +262,6 @@ class _Taught:
 
 _MATCHES = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
 """Own pair, own text with an image of the bank, own image with a text of the bank: (not matched, matched)."""
-
-
-def masked_positions(labels_BL: Tensor) -> Tensor:
-    """Positions BQ of each text's masked tokens, and others behind them up to the most that a text has."""
-    masked_BL = labels_BL != IGNORED
-    most = max(1, int(masked_BL.sum(dim=1).max())) if len(labels_BL) else 1
-    return (~masked_BL).int().argsort(dim=1, stable=True)[:, :most]
-
-
-def apart(masks: list[Tensor]) -> Tensor:
-    """Mask B1TT for texts that stand in one row: a token sees the tokens of its own text that are no padding."""
-    length = masks[0].shape[1]
-    text_T = torch.arange(length * len(masks), device=masks[0].device) // length
-    return (torch.cat(masks, dim=1).bool()[:, None, :] & (text_T[:, None] == text_T[None, :]))[:, None]
-
-
-def _looks(looks: list[int], sizes: list[int], length: int, device: torch.device) -> Tensor:
-    """Mask 11TS: which tokens of the images each token of the texts sees."""
-    image_S = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(device)
-    image_T = torch.tensor(looks, device=device).repeat_interleave(length)
-    return (image_T[:, None] == image_S[None, :])[None, None]
-
-
-def _rows(mask_B1TS: Tensor, at_BR: Tensor) -> Tensor:
-    return mask_B1TS.gather(2, at_BR[:, None, :, None].expand(-1, 1, -1, mask_B1TS.shape[3]))
 
 
 def _own_log(logits_BZ: Tensor) -> Tensor:

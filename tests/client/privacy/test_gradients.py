@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from client.privacy import deferred
+from client.privacy import layers
 from client.privacy.deferred import DeferredGradients
 from client.privacy.gradients import LoopGradients, OpacusGradients, clip_factors, total_norm
 from mumc_model.train import autocast
@@ -189,7 +189,7 @@ def test_single_precision_never_shortens_a_norm(shape, cancelling):
             half = tokens // 2
             input_BTI[:, half : 2 * half] = input_BTI[:, :half] * (1 + 1e-6)
             gradient_BTO[:, half : 2 * half] = -gradient_BTO[:, :half]
-        single_B = deferred._squares_of_product(input_BTI, gradient_BTO).double().sqrt()
+        single_B = layers.squares_of_product(input_BTI, gradient_BTO).double().sqrt()
         exact_BOI = torch.bmm(gradient_BTO.double().mT, input_BTI.double())
         assert (single_B >= exact_BOI.flatten(1).norm(dim=1) * (1 - 1e-7)).all()
         if not cancelling:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.privacy import deferred, gradients
+from client.privacy import deferred, gradients, layers
 from client.privacy.checks import check_independence
 from client.privacy.deferred import DeferredGradients
 from client.privacy.errors import CouplingError
@@ -133,7 +133,7 @@ def clip_too_loosely(patch):
 
 
 def forget_embeddings(patch):
-    patch.setattr(deferred._Embedding, "squares", lambda layer: layer.gradient[0].new_zeros(len(layer.gradient[0])))
+    patch.setattr(layers.Embedding, "squares", lambda layer: layer.gradient[0].new_zeros(len(layer.gradient[0])))
 
 
 def measure_single_calls(patch):
@@ -141,15 +141,15 @@ def measure_single_calls(patch):
 
     def squares(layer):
         pairs = zip(layer.input, layer.gradient, strict=True)
-        return sum(deferred._squares_of_product(*pair) + pair[1].sum(1).square().sum(1) for pair in pairs)
+        return sum(layers.squares_of_product(*pair) + pair[1].sum(1).square().sum(1) for pair in pairs)
 
-    patch.setattr(deferred._Matrix, "squares", squares)
+    patch.setattr(layers.Matrix, "squares", squares)
 
 
 def let_nan_pass(patch):
     patch.setattr(deferred, "clip_factors", lambda norm_B, norm: (norm / norm_B).clamp(max=1.0))
-    patch.setattr(deferred._Watcher, "blank", lambda *_: None)
-    patch.setattr(deferred._Small, "blank", lambda *_: None)
+    patch.setattr(layers.Watcher, "blank", lambda *_: None)
+    patch.setattr(layers.Small, "blank", lambda *_: None)
 
 
 def count_records_twice(patch):
