@@ -1,4 +1,7 @@
-"""Fine-tuning and evaluation at a site: its own questions, its own answer decoder; only metrics go back."""
+"""Fine-tuning and evaluation at a site: its own questions, its own answer decoder; only metrics go back.
+
+Where metrics are to leave under differential privacy, `client/privacy/finetune.py` takes the place of both.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -7,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from client.privacy.policy import check_run, read_policy
-from client.rounds import merged_model, report
+from client.rounds import kept_answerer, merged_model, report
 from client.site import Site
-from client.state import RunState
 from configs.loader import load
 from mumc_model.answerer import Answerer
 from mumc_model.answering import answer_questions
 from mumc_model.config import Recipe
 from mumc_model.data.tokenizer import Tokenizer
-from mumc_model.errors import CheckpointError, DataError
+from mumc_model.errors import DataError
 from mumc_model.evaluate import AnswerRow, score
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.sharing import load_private
@@ -34,9 +36,15 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
 
     Raises:
         ProtocolError: the weights are not those that the order names, or do not fit its model.
+        PrivacyError: policy, budget, ledger or provenance do not allow what the run asks for.
         DataError: the site has no training questions.
     """
     recipe, state = load(Recipe, order.recipe, "order.recipe"), site.state(order.run_id)
+    if recipe.privacy.releases_metrics:
+        # Opacus takes seconds to import, and a run that releases nothing does without.
+        from client.privacy.finetune import finetune_privately
+
+        return finetune_privately(order, recipe, base, site)
     model, _, _ = merged_model(order, base, recipe, site)
     if state.is_uncharged(order):
         state.note_uncharged(order)
@@ -76,10 +84,14 @@ def evaluate_vqa(order: Order, site: Site) -> Report:
         CheckpointError: the kept model is of another recipe or vocabulary.
     """
     recipe, state = load(Recipe, order.recipe, "order.recipe"), site.state(order.run_id)
+    if recipe.privacy.releases_metrics:
+        from client.privacy.finetune import evaluate_privately
+
+        return evaluate_privately(order, recipe, site)
     data = _vqa_data(site, recipe, order.vocabulary)
     if not len(data.test):
         raise DataError("there are no test questions to answer; import some with split: test")
-    rows = _test_rows(_kept_answerer(state, recipe, order.vocabulary), data, site)
+    rows = _test_rows(kept_answerer(state.vqa_folder, recipe, order.vocabulary), data, site)
     state.keep_rows("test", rows)
     return _report(order, site, recipe, len(rows), accuracies(rows))
 
@@ -122,17 +134,6 @@ def _test_rows(answerer: Answerer, data: VqaData, site: Site) -> list[AnswerRow]
         precision=site.config.precision,
         calibration=answerer.calibration,
     )
-
-
-def _kept_answerer(state: RunState, recipe: Recipe, vocabulary: tuple[str, ...]) -> Answerer:
-    if not state.vqa_folder.is_dir():
-        raise DataError("this run has not been fine-tuned here, so there is nothing to evaluate; order train.finetune")
-    answerer = Answerer.open(state.vqa_folder)
-    if answerer.model.config != recipe.model or tuple(answerer.tokenizer.vocab) != vocabulary:
-        raise CheckpointError(
-            "the answering model kept here is of another recipe or vocabulary than the order; order train.finetune"
-        )
-    return answerer
 
 
 def _vqa_data(site: Site, recipe: Recipe, vocabulary: tuple[str, ...]) -> VqaData:

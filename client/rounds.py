@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from client.site import Site
+from mumc_model.answerer import Answerer
 from mumc_model.config import Recipe
 from mumc_model.data.collate import CaptionDataset
 from mumc_model.data.tokenizer import Tokenizer
+from mumc_model.errors import CheckpointError, DataError
 from mumc_model.model import MumcModel, build_model
 from mumc_model.sharing import load_shared, shared_weights
 from protocol.codec import digest, unpack
@@ -49,6 +52,23 @@ def report(order: Order, site: Site, examples: int, metrics: Mapping[str, float]
         metrics=metrics,
         base_digest=order.base_digest,
     )
+
+
+def kept_answerer(folder: Path, recipe: Recipe, vocabulary: tuple[str, ...]) -> Answerer:
+    """The answering model that this run's fine-tuning left in the folder.
+
+    Raises:
+        DataError: there is none.
+        CheckpointError: it is of another recipe or vocabulary, or damaged.
+    """
+    if not folder.is_dir():
+        raise DataError("this run has not been fine-tuned here, so there is nothing to evaluate; order train.finetune")
+    answerer = Answerer.open(folder)
+    if answerer.model.config != recipe.model or tuple(answerer.tokenizer.vocab) != vocabulary:
+        raise CheckpointError(
+            "the answering model kept here is of another recipe or vocabulary than the order; order train.finetune"
+        )
+    return answerer
 
 
 def as_numpy(weights: Mapping[str, torch.Tensor]) -> Arrays:

@@ -21,7 +21,8 @@ CHARGED = "charged-after-round-{:05d}.safetensors"
 SENT = "update-of-round-{:05d}-{:03d}-{}.safetensors"
 UNCHARGED = "uncharged.jsonl"
 """In `state/`: runs and weights that training without differential privacy has touched here."""
-VQA_MODEL = "vqa"
+VQA_MODEL, PRIVATE_VQA_MODEL = "vqa", "vqa-private"
+RELEASED = "released-metrics-{:05d}-{:03d}-{}.json"
 ROWS = "answers-{}.jsonl"
 
 
@@ -82,14 +83,30 @@ class RunState:
 
     def is_uncharged(self, order: Order) -> bool:
         """Whether its run, or one that had these weights, has trained here without differential privacy."""
-        path = self.folder.parents[1] / UNCHARGED
-        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
-        return any(row["run"] == order.run_id or row["base"] == order.base_digest for row in rows)
+        return trained_uncharged(self.folder.parents[2], order.run_id, order.base_digest)
+
+    def released(self, order: Order, model: str = "") -> dict[str, float] | None:
+        """The charged metrics that this very order was answered with before, for that model, or None."""
+        path = self._released(order, model)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def keep_released(self, order: Order, metrics: Mapping[str, float], model: str = "") -> None:
+        """Keep the metrics that answer an order before they leave. `model` is the digest of what was evaluated."""
+        write_atomically(self._released(order, model), json.dumps(dict(metrics)).encode())
+
+    def _released(self, order: Order, model: str) -> Path:
+        name = hashlib.sha256(f"{to_json(order)}{model}".encode()).hexdigest()[:16]
+        return self.folder / RELEASED.format(order.round, order.attempt, name)
 
     @property
     def vqa_folder(self) -> Path:
         """Where the site's own answering model is kept, which never leaves it."""
         return self.folder / VQA_MODEL
+
+    @property
+    def private_vqa_folder(self) -> Path:
+        """Where the answering model of private fine-tuning is kept: nothing uncharged is ever written there."""
+        return self.folder / PRIVATE_VQA_MODEL
 
     def keep_rows(self, split: str, rows: Iterable[AnswerRow]) -> None:
         """Keep every answered question of a split, for the site's own eyes."""
@@ -102,3 +119,10 @@ class RunState:
         if not path.is_file():
             return []
         return [AnswerRow.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def trained_uncharged(root: Path, run_id: str, base_digest: str) -> bool:
+    """Whether this run, or one that had these weights, has trained at the site without differential privacy."""
+    path = root / "state" / UNCHARGED
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    return any(row["run"] == run_id or row["base"] == base_digest for row in rows)

@@ -71,14 +71,21 @@ class ImageTokens:
 
 
 def by_image(
-    samples: VqaSamples, on_answered: OnAnswered | None = None, size: int = _QUESTIONS
+    samples: VqaSamples,
+    on_answered: OnAnswered | None = None,
+    size: int = _QUESTIONS,
+    apart: Sequence[str] = (),
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Blocks of questions of which those about one image are neighbours.
 
     Each is the questions' places B, their images' places I among the unique ones, and which of these each looks at, B.
+    `apart` may name an owner of each question: no block then holds questions of two owners.
     """
     order_N = samples.image_of_N.argsort(stable=True)
-    for index_B in torch.split(order_N, size) if len(samples) else ():
+    owned: dict[str, list[int]] = {}
+    for index in order_N.tolist():
+        owned.setdefault(apart[index] if apart else "", []).append(index)
+    for index_B in (block for places in owned.values() for block in torch.split(torch.tensor(places), size)):
         image_I, image_of_B = torch.unique(samples.image_of_N[index_B], return_inverse=True)
         yield index_B, image_I, image_of_B
         if on_answered:
@@ -93,11 +100,12 @@ def rank_questions(
     tokens: ImageTokens,
     scoring: Scoring = "mean",
     on_answered: OnAnswered | None = None,
+    apart: Sequence[str] = (),
 ) -> Tensor:
     """Probability NK of every candidate for every question, on the CPU."""
     device = candidates.order_C.device
     probability_NK = torch.zeros(len(samples), len(candidates))
-    for index_B, image_I, image_of_B in by_image(samples, on_answered):
+    for index_B, image_I, image_of_B in by_image(samples, on_answered, apart=apart):
         ids_BL, mask_BL = (tensor.to(device) for tensor in samples.text(index_B))
         state_BLD = model.question_states(tokens(image_I), ids_BL, mask_BL, image_of_B.to(device))
         probability_NK[index_B] = model.rank(state_BLD, mask_BL, candidates, scoring).float().cpu()
@@ -116,13 +124,17 @@ def answer_questions(
     calibration: Calibration | None = None,
     view: View = "real",
     on_answered: OnAnswered | None = None,
+    apart: Sequence[str] = (),
 ) -> list[AnswerRow]:
-    """The likeliest candidate of each question, in the order of the split, right or wrong under the normaliser."""
+    """The likeliest candidate of each question, in the order of the split, right or wrong under the normaliser.
+
+    `apart` names an owner of each question where no owner's answers may depend, even by rounding, on the others'.
+    """
     model.to(device).eval()
     candidates = candidates.to(device)
     with autocast(device, precision):
         tokens = ImageTokens(model, samples, device, view=view)
-        probability_NK = rank_questions(model, candidates, samples, tokens, scoring, on_answered)
+        probability_NK = rank_questions(model, candidates, samples, tokens, scoring, on_answered, apart)
     if calibration is not None:
         probability_NK = calibration.apply(probability_NK)
     return answer_rows(candidates.texts, samples, probability_NK, normaliser)
@@ -140,13 +152,17 @@ def generate_answers(
     normaliser: str = "mumc",
     view: View = "real",
     on_answered: OnAnswered | None = None,
+    apart: Sequence[str] = (),
 ) -> list[AnswerRow]:
-    """The answer that the decoder writes to each question, in the order of the split, with its probability."""
+    """The answer that the decoder writes to each question, in the order of the split, with its probability.
+
+    `apart` is that of `answer_questions`.
+    """
     model.to(device).eval()
     predictions, confidence_N = [""] * len(samples), torch.zeros(len(samples))
     with autocast(device, precision):
         tokens = ImageTokens(model, samples, device, view=view)
-        for index_B, image_I, image_of_B in by_image(samples, on_answered):
+        for index_B, image_I, image_of_B in by_image(samples, on_answered, apart=apart):
             ids_BL, mask_BL = (tensor.to(device) for tensor in samples.text(index_B))
             state_BLD = model.question_states(tokens(image_I), ids_BL, mask_BL, image_of_B.to(device))
             found = generate(

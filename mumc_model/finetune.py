@@ -25,7 +25,7 @@ from mumc_model.train import DivergedError, autocast, learning_rate
 from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
 
 _QUESTIONS = 128
-_AUGMENTATION = Augmentation(crop_scale=1.0)
+AUGMENTATION = Augmentation(crop_scale=1.0)
 """No crop: it would move and enlarge what questions about place and size ask for."""
 
 OnStep = Callable[[int, float], None]
@@ -95,7 +95,7 @@ def finetune(
     candidates = candidate_answers(data.train.answers, tokenizer, config.answer_tokens).to(device)
     vqa = VqaModel.of_encoders(model, config).to(device)
     vqa.freeze(config.freeze)
-    batches = _deal(data.train, config.batch_size, seed, _AUGMENTATION if config.freeze == "none" else None)
+    batches = _deal(data.train, config.batch_size, seed, AUGMENTATION if config.freeze == "none" else None)
     # Dropout has no generator of its own; the fork gives it this run's seed and hides that from the process around.
     with torch.random.fork_rng():
         torch.manual_seed(seed)

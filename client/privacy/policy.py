@@ -192,9 +192,15 @@ def check_run(policy: PrivacyPolicy | None, privacy: PrivacyConfig) -> None:
             f"set privacy.unit={policy.unit} in the run"
         )
     check_strength(policy, privacy.unit, privacy.noise_multiplier)
+    if privacy.releases_metrics:
+        for name in ("noise_multiplier", "metrics_noise"):
+            noise = getattr(privacy.finetune, name)
+            check_strength(policy, privacy.unit, noise, f"privacy.finetune.{name}")
 
 
-def check_strength(policy: PrivacyPolicy, unit: str, noise_multiplier: float) -> None:
+def check_strength(
+    policy: PrivacyPolicy, unit: str, noise_multiplier: float, name: str = "the noise multiplier"
+) -> None:
     """Return only if unit and noise are at least the policy's, and the policy has not expired.
 
     Raises:
@@ -204,7 +210,7 @@ def check_strength(policy: PrivacyPolicy, unit: str, noise_multiplier: float) ->
         raise PolicyError("the run protects single records and this site's policy patients; set privacy.unit=patient")
     if noise_multiplier < policy.noise_multiplier:
         raise PolicyError(
-            f"the noise multiplier is {noise_multiplier:g}, and this site's policy asks for at least "
+            f"{name} is {noise_multiplier:g}, and this site's policy asks for at least "
             f"{policy.noise_multiplier:g}; raise it in the run"
         )
     if policy.expires and date.today() > date.fromisoformat(policy.expires):

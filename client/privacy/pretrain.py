@@ -6,6 +6,7 @@ charged again.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from client.privacy.policy import PrivacyPolicy
 from client.privacy.train import PrivatePretrainer, PrivateSite
 from client.rounds import as_numpy, caption_dataset, merged_model, report
 from client.site import Site
+from client.state import trained_uncharged
 from mumc_model.config import Recipe
 from mumc_model.data.collate import CaptionDataset
 from mumc_model.data.tokenizer import Tokenizer
@@ -56,11 +58,7 @@ def _train(
     order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site, ledger: Ledger
 ) -> Arrays:
     state = site.state(order.run_id)
-    if state.is_uncharged(order):
-        raise ProvenanceError(
-            "this run, or the weights it starts from, were trained on the same patients without differential privacy "
-            "before, so no epsilon would hold; start a new run from public weights"
-        )
+    check_provenance(site.root, order.run_id, order.base_digest)
     model, schema, before = merged_model(order, base, recipe, site)
     privacy = recipe.privacy
     bank = open_bank(
@@ -94,6 +92,19 @@ def _train(
     state.keep_sent_update(order, update)
     ledger.reconcile(reservation, order.steps)
     return update
+
+
+def check_provenance(root: Path, run_id: str, base_digest: str) -> None:
+    """Return only if no training without differential privacy has touched the run, or these weights, at this site.
+
+    Raises:
+        ProvenanceError: it has.
+    """
+    if trained_uncharged(root, run_id, base_digest):
+        raise ProvenanceError(
+            "this run, or the weights it starts from, were trained on the same patients without differential privacy "
+            "before, so no epsilon would hold; start a new run from public weights"
+        )
 
 
 def private_site(records: CaptionDataset, new_rows: Any, policy: PrivacyPolicy, recipe: Recipe) -> PrivateSite:

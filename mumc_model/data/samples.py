@@ -110,11 +110,14 @@ class VqaSamples:
         longest = int(mask_BL.sum(1).max()) if len(index_B) else 0
         return self.ids_NL[index_B, :longest], mask_BL[:, :longest]
 
-    def _batch(self, index_B: Tensor, augmentation: Augmentation | None, generator: torch.Generator | None) -> VqaBatch:
+    def seen(self, index_B: Tensor, augmentation: Augmentation | None, generator: torch.Generator | None) -> Tensor:
+        """The questions' images BCHW, normalised; augmented where there is something to augment by."""
         pixels_BCHW = self._pixels.gather(self._row_I[self.image_of_N[index_B]])
         if augmentation and generator:
-            image_BCHW = augment(pixels_BCHW, augmentation, generator)
-        else:
-            image_BCHW = normalise(pixels_BCHW)
+            return augment(pixels_BCHW, augmentation, generator)
+        return normalise(pixels_BCHW)
+
+    def _batch(self, index_B: Tensor, augmentation: Augmentation | None, generator: torch.Generator | None) -> VqaBatch:
         ids_BL, mask_BL = self.text(index_B)
+        image_BCHW = self.seen(index_B, augmentation, generator)
         return VqaBatch(image_BCHW=image_BCHW, ids_BL=ids_BL, mask_BL=mask_BL, index_B=index_B)
