@@ -1,7 +1,7 @@
 """The part of `mumc-site` that is about taking part: init, join, rotate, leave."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 
+Unit = Literal["patient", "image"]
 SiteArgument = Annotated[Path, typer.Argument(help="Site folder.", metavar="DIR")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask once more.")]
 
@@ -22,11 +23,12 @@ def init(
     units: Annotated[
         int, typer.Option(help="Public, rounded number of patients (or images): the weight of this site's updates.")
     ] = 1,
+    unit: Annotated[Unit, typer.Option(help="What one person's data is, where the folder is new.")] = "patient",
 ) -> None:
     """Make the site's keys, which never leave it, and the enrolment file to send to the operator."""
     from client.joining import prepare
 
-    file, enrolment = prepare(folder, name, units)
+    file, enrolment = prepare(folder, name, units, unit)
     _show_enrolment(file, enrolment)
     typer.echo(
         "read both fingerprints to the operator by telephone, then take the answer in:\n"

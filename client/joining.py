@@ -11,6 +11,7 @@ from client.config import SiteConfig, read_site_config
 from client.keys import KeyPair, SiteKeys
 from configs.loader import ConfigurationError
 from mumc_model.data.files import write_atomically
+from mumc_model.data.schema import Unit
 from protocol.certificates import check_authority, read_certificate
 from protocol.enrolment import (
     Enrolment,
@@ -27,8 +28,8 @@ from protocol.papers import to_json
 from protocol.signing import fingerprint, public_hex
 
 
-def prepare(root: Path, name: str, units: int) -> tuple[Path, Enrolment]:
-    """The enrolment file of a site, new or imported before, after making its keys.
+def prepare(root: Path, name: str, units: int, unit: Unit = "patient") -> tuple[Path, Enrolment]:
+    """The enrolment file of a site, new or imported before, after making its keys; `unit` is for a new one.
 
     Raises:
         ConfigurationError: there is no name, or the folder is another site's.
@@ -40,7 +41,7 @@ def prepare(root: Path, name: str, units: int) -> tuple[Path, Enrolment]:
     if config is None:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise ConfigurationError(f"{root} is there already and is no site folder; choose another folder")
-        config = SiteConfig(name=name)
+        config = SiteConfig(name=name, unit=unit)
     elif name and name != config.name:
         raise ConfigurationError(f"{settings} says the site is {config.name!r}, not {name!r}; give one of the two")
     keys = SiteKeys.of(root)
@@ -172,7 +173,7 @@ def _peer_changes(now: Mapping[str, str], before: Mapping[str, str]) -> list[str
     gone = [f"peer left: {name}" for name in sorted(before.keys() - now.keys())]
     new = [f"peer joined: {name}" for name in sorted(now.keys() - before.keys())]
     other = [name for name in sorted(now.keys() & before.keys()) if now[name] != before[name]]
-    return [*new, *gone, *(f"peer has new keys: {name}" for name in other)]
+    return [*new, *gone, *(f"peer has new keys: {name}; it can confirm them by telephone" for name in other)]
 
 
 def _now() -> str:
