@@ -92,8 +92,10 @@ def leave(
     from client.keys import SiteKeys
 
     joined = SiteKeys.open(folder).joined()
-    typer.echo(f"{joined.site} leaves {joined.federation}. Its keys are destroyed and no backup helps: to take part")
-    typer.echo("again it enrols anew. Its data, models, logs and privacy ledger stay.")
+    typer.echo(
+        f"{joined.site} leaves {joined.federation}: its keys are destroyed, and to take part again it enrols anew.\n"
+        "Its data, models, logs and privacy ledger stay."
+    )
     if not yes:
         typer.confirm("leave?", abort=True, err=True)
     file, keys = leave_federation(folder, reason)
