@@ -60,14 +60,27 @@ def finetune(
     ] = None,
     model: Annotated[Path, typer.Option(help="Model folder with encoders.")] = Path(),
     out: Annotated[Path | None, typer.Option(help="Where the answering model goes, if not into the site.")] = None,
-    seed: Annotated[int, typer.Option(help="Of batches and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of batches and dropout; without meaning under --private.")] = 0,
+    private: Annotated[
+        bool, typer.Option("--private", help="With noise, charged to the site's privacy budget; the model may leave.")
+    ] = False,
+    answers: Annotated[
+        Path | None, typer.Option(help="Under --private: a public list of answers to rank, one a line.")
+    ] = None,
 ) -> None:
-    """Teach encoders to answer this site's questions. The model stays at the site."""
+    """Teach encoders to answer this site's questions. The model stays at the site, unless it is trained --private."""
     from client.site import open_folder
     from client.vqa import OWN_MODEL, finetune_here
 
-    console, out = Console(), out or site / OWN_MODEL
-    opened = open_folder(site)
+    if answers and not private:
+        raise typer.BadParameter("--answers is for --private; without it the site's training answers are the list")
+    if private and out is None:
+        raise typer.BadParameter("--private makes a model that may leave; say where it goes with --out")
+    console = Console()
+    if private and out is not None:
+        _finetune_to_leave(console, site, model, out, overrides or [], answers)
+        return
+    opened, out = open_folder(site), out or site / OWN_MODEL
     with _progress(console) as progress:
         task = progress.add_task("fine-tuning", total=None)
 
@@ -86,6 +99,35 @@ def finetune(
         soft_wrap=True,
     )
     console.print(f"answering model in {out}; next: mumc-site evaluate {site}", highlight=False, soft_wrap=True)
+
+
+def _finetune_to_leave(
+    console: Console, site: Path, model: Path, out: Path, overrides: list[str], answers: Path | None
+) -> None:
+    """The part of `finetune` that is charged."""
+    # Opacus takes seconds to import, and plain fine-tuning does without.
+    from client.privacy.decoder import finetune_to_leave
+    from client.site import open_folder
+
+    opened = open_folder(site)
+    with _progress(console) as progress:
+        task = progress.add_task("fine-tuning with noise", total=None)
+        facts = finetune_to_leave(
+            opened,
+            model,
+            out,
+            overrides,
+            answers,
+            on_start=lambda steps: progress.update(task, total=steps),
+            on_step=lambda done, _: progress.update(task, completed=done),
+        )
+    console.print(
+        f"each {facts['privacy unit']} of this site has spent epsilon {facts['epsilon']:.3f} at delta "
+        f"{facts['delta']:g} so far; kept the last step",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"answering model that may leave the site in {out}", highlight=False, soft_wrap=True)
 
 
 @app.command()

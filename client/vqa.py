@@ -12,7 +12,7 @@ import torch
 from client.site import Site
 from configs.compose import compose
 from configs.loader import load
-from mumc_model.answerer import Answerer, Reply, read_image, reply
+from mumc_model.answerer import Answerer, Reply, lists_answers, read_image, reply
 from mumc_model.answering import OnAnswered, View, answer_questions, answer_rows, generate_answers
 from mumc_model.calibration import Calibration
 from mumc_model.candidates import Scoring
@@ -155,7 +155,7 @@ def ask_here(
         answerer = Answerer.open(model_folder)
         if answers:
             answerer = replace(answerer, texts=tuple(dict.fromkeys(answers)))
-        return answerer.ask(image, question, device=where, method=method or "rank", top=top)
+        return answerer.ask(image, question, device=where, method=method or answerer.method, top=top)
     if not answers:
         raise ConfigError(
             f"{model_folder.name} holds encoders that were not fine-tuned, so they can only weigh answers that you "
@@ -173,11 +173,12 @@ class _AnsweringExaminer:
     """Answers a split with a fine-tuned model, whatever is shown as the image."""
 
     def __init__(self, site: Site, folder: Path, method: str, normaliser: str, scoring: Scoring, split: str) -> None:
-        self.method, self._site, self._normaliser, self._scoring = method, site, normaliser, scoring
+        self._site, self._normaliser, self._scoring = site, normaliser, scoring
         self._answerer = Answerer.open(folder)
-        if not self._answerer.texts:
+        if not self._answerer.texts and (method == "rank" or not lists_answers(folder)):
             self._answerer = replace(self._answerer, texts=_training_answers(site))
-        ranks = method == "rank"
+        self.method = method or self._answerer.method
+        ranks = self.method == "rank"
         self.texts = self._answerer.texts if ranks else ()
         self._calibration = self._answerer.calibration if ranks and scoring == "mean" else Calibration()
         self.threshold = self._calibration.threshold
@@ -248,7 +249,7 @@ def _examiner(
             f"cannot answer by {method!r}; choose {' or '.join(possible)}"
         )
     if answering:
-        return _AnsweringExaminer(site, folder, method or "rank", normaliser, scoring, split)
+        return _AnsweringExaminer(site, folder, method, normaliser, scoring, split)
     return _MatchingExaminer(site, folder, normaliser, split)
 
 

@@ -55,6 +55,11 @@ class Answerer:
     calibration: Calibration = field(default_factory=Calibration)
 
     @property
+    def method(self) -> str:
+        """How it answers unless told otherwise: by its list, or in its own words."""
+        return "rank" if self.texts else "generate"
+
+    @property
     def candidates(self) -> Candidates:
         """The answers as the decoder reads them.
 
@@ -134,6 +139,14 @@ class Answerer:
             beams=beams,
         )
         return Reply(answers=((self.tokenizer.decode(found.ids[0]), float(found.probability_B[0])),))
+
+
+def lists_answers(folder: str | Path) -> bool:
+    """Whether an answering model's folder has a list, be it an empty one.
+
+    A privately trained model has an empty one on purpose; an imported model has none, and may borrow a site's answers.
+    """
+    return (Path(folder) / ANSWERS_FILE).is_file()
 
 
 def reply(texts: Sequence[str], probability_K: torch.Tensor, threshold: float, top: int) -> Reply:

@@ -20,11 +20,22 @@ _KINDS = {
         "answer list were made from one site's questions and are personal to it: **keep this folder at the site.**",
     ),
 }
+MAY_LEAVE = "may leave the site"
+"""The fact of a model that was fine-tuned under differential privacy."""
+_MAY_LEAVE = (
+    "Answers questions about medical images: `mumc-site ask IMAGE QUESTION --model FOLDER`. It was fine-tuned on one "
+    "site's questions under differential privacy, and charged to the site's signed budget: it **may leave the site.** "
+    "What it may tell of {unit} is bounded by epsilon {epsilon} at delta {delta}, with everything else that "
+    "the site was charged for until then. It holds no list of the site's answers: it writes its answers, or ranks a "
+    "public list."
+)
 
 
 def model_card(kind: str, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
     """The card in Markdown, with the front matter that model hubs read."""
     title, about = _KINDS[kind]
+    if MAY_LEAVE in (facts := config["facts"]):
+        about = _MAY_LEAVE.format(unit=f"one {facts['privacy unit']}", epsilon=facts["epsilon"], delta=facts["delta"])
     vision, text = config["model"]["vision"], config["model"]["text"]
     rows = {
         "weights": f"{sum(weight.numel() for weight in weights.values()) / 1e6:.2f} million in {len(weights)} tensors",

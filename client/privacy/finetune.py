@@ -27,12 +27,10 @@ from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import DataError
 from mumc_model.evaluate import AnswerRow
+from mumc_model.model_card import MAY_LEAVE
 from mumc_model.pretrained import read_config
 from mumc_model.sharing import load_private
 from protocol.messages import Order, Report
-
-MAY_LEAVE = "may leave the site"
-"""The fact in a model's folder that says so."""
 
 
 def finetune_privately(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site) -> Report:
@@ -68,7 +66,7 @@ def evaluate_privately(order: Order, recipe: Recipe, site: Site) -> Report:
     released = state.released(order, model)
     if released is None:
         about = _Release(order, recipe, site, policy)
-        with reserved(ledger, about.charges.metrics(), _patients(site), about.done):
+        with reserved(ledger, about.charges.metrics(), patients_asked(site), about.done):
             released = about.of(answerer)
             state.keep_released(order, released, model)
     return report(order, site, policy.units, released | spent(ledger))
@@ -85,7 +83,7 @@ def _finetune(
     trainer = PrivateFinetuner(model, recipe, site.device, site.config.precision)
     questions = private_questions(trainer, site, tokenizer)
     about = _Release(order, recipe, site, ledger.policy())
-    patients, charges = _patients(site), about.charges
+    patients, charges = patients_asked(site), about.charges
     with (
         reserved(ledger, charges.steps(), patients, lambda: trainer.steps_done),
         reserved(ledger, charges.metrics(), patients, about.done),
@@ -171,7 +169,7 @@ def _rows(answerer: Answerer, samples: VqaSamples, units: tuple[str, ...], site:
     )
 
 
-def _patients(site: Site) -> frozenset[str]:
+def patients_asked(site: Site) -> frozenset[str]:
     """All who have questions: a charge names them whether or not they are in a split."""
     patients = frozenset(row.patient_id for row in site.data.vqa)
     if not patients:
