@@ -16,6 +16,7 @@ from protocol.signing import public_hex
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir", "hazel")
 VALUES = 100
+STAGES = ("advertise", "share", "mask", "agree", "unmask")
 
 
 def identity(name: str) -> Ed25519PrivateKey:
@@ -116,3 +117,19 @@ class Round:
         if step.vector is not None:
             self.vectors[name] = step.vector
         assert self.server.receive(wire(step.message), step.vector)
+
+
+def answer(stage, round_, content, update=None):
+    """What ash answers to a stage's input."""
+    given = {"key": identity("ash")} | ({"update": update["ash"]} if stage == "mask" else {})
+    return getattr(stages, stage)(round_.states["ash"], content, **given)
+
+
+def prepared(stage, terms, update):
+    """A round in which it is ash's turn to do `stage`, and the input of it."""
+    round_ = Round(terms)
+    for name in STAGES[: STAGES.index(stage)]:
+        getattr(round_, name)(*((update,) if name == "mask" else ()))
+    server = round_.server
+    forward = {"share": server.roster, "agree": server.survivors, "unmask": server.accord}
+    return round_, (server.inbox("ash") if stage == "mask" else forward[stage]())

@@ -11,6 +11,7 @@ from protocol.secagg.messages import Masked
 from protocol.secagg.server import Aggregator
 from tests.protocol.secagg.federation import (
     NAMES,
+    STAGES,
     Round,
     as_integers,
     integer_sum,
@@ -19,7 +20,6 @@ from tests.protocol.secagg.federation import (
     wire,
 )
 
-STAGES = ("advertise", "share", "mask", "agree", "unmask")
 ROUNDING_64 = FixedPoint(clip=1.0, fraction_bits=50, word_bits=64, rounding="nearest")
 
 

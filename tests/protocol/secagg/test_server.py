@@ -20,9 +20,8 @@ from protocol.secagg.errors import (
 )
 from protocol.secagg.messages import Agreement, Keys, Masked, Reveal, Shares, signed
 from protocol.secagg.server import Aggregator
-from tests.protocol.secagg.federation import Round, as_integers, identity, integer_sum, session, updates
+from tests.protocol.secagg.federation import STAGES, Round, as_integers, identity, integer_sum, session, updates
 
-STAGES = ("advertise", "share", "mask", "agree", "unmask")
 SIGNIFICANCE = 1e-6
 
 

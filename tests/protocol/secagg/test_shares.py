@@ -7,40 +7,7 @@ from protocol.secagg.errors import ShareError
 from protocol.secagg.keys import public_of, sealing_key
 from protocol.secagg.shares import SEALED_BYTES, combine, open_sealed, seal, split
 from tests.protocol.secagg.federation import session
-
-ORDER = 1 << 128
-IRREDUCIBLE = ORDER | 0x87
-"""GF(2**128) by x**128 + x**7 + x**2 + x + 1, as pycryptodome has it."""
-
-
-def times(a, b):
-    """The product in GF(2**128), by the school's method."""
-    product = 0
-    while b:
-        product ^= a if b & 1 else 0
-        a, b = a << 1, b >> 1
-        a ^= IRREDUCIBLE if a & ORDER else 0
-    return product
-
-
-def inverse(a):
-    """a to the power of 2**128 - 2."""
-    result, power = 1, a
-    for _ in range(127):
-        power = times(power, power)
-        result = times(result, power)
-    return result
-
-
-def at_zero(points):
-    """The value at 0 of the polynomial through these points, by Lagrange: an oracle beside pycryptodome."""
-    total = 0
-    for x, y in points:
-        for other, _ in points:
-            if other != x:
-                y = times(y, times(other, inverse(x ^ other)))
-        total ^= y
-    return total
+from tests.protocol.secagg.field import at_zero
 
 
 @pytest.mark.parametrize(("threshold", "sites"), [(2, 3), (3, 4), (4, 5), (4, 6)])
