@@ -21,11 +21,11 @@ def filter_epsilon(events: Iterable[Event], delta: float, order: float | None) -
     return epsilon_rdp(events, delta, order=order)
 
 
-def filter_order(policy: PrivacyPolicy, first: Charge) -> float:
-    """The order at which most steps like those of the first charge fit under the cap."""
+def filter_order(policy: PrivacyPolicy, first: Event) -> float:
+    """The order at which most steps like the first ones fit under the cap."""
     from client.privacy.accounting import best_order, steps_within
 
-    rate, noise = first.event.sample_rate, first.event.noise_multiplier
+    rate, noise = first.sample_rate, first.noise_multiplier
     steps = steps_within(spent=(), sample_rate=rate, noise_multiplier=noise, cap=policy.epsilon, delta=policy.delta)
     return best_order([Event(sample_rate=rate, noise_multiplier=noise, steps=max(steps, 1))], policy.delta)
 

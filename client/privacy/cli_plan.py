@@ -8,9 +8,14 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from client.privacy.ledger import Ledger
+    from client.privacy.own_runs import OwnRuns
     from client.privacy.plan import PlanRequest
 
 app = typer.Typer(rich_markup_mode=None)
+
+RUNS = Path("outputs")
+"""Where mumc-sim writes its runs by default."""
 
 
 @app.command()
@@ -25,12 +30,17 @@ def plan(
     cap: Annotated[
         float | None, typer.Option(help="Largest epsilon of the life-time; by default the policy's.")
     ] = None,
-    site: Annotated[Path | None, typer.Option(help="Site folder: what its ledger has charged counts first.")] = None,
+    site: Annotated[Path | None, typer.Option(help="Site folder: its policy and what its ledger has charged.")] = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of past mumc-sim runs, for what privacy cost there; by default outputs."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Where the curves are drawn: a name in .svg or .png.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers instead of a table.")] = False,
 ) -> None:
     """Say what a run would cost in privacy before it is run: epsilon, where it stops, what an attacker could gain."""
     from client.privacy.plan import PlanRequest
+    from client.privacy.plan_site import at_site
     from client.privacy.plan_text import to_console
     from client.privacy.planner import plan_for
 
@@ -48,33 +58,53 @@ def plan(
         from client.privacy.plan_plots import check_plot_name
 
         check_plot_name(plot)
-    found = plan_for(request if site is None else _at_site(request, site))
+    past = _own_runs(runs)
+    ledger = None if site is None else _ledger(site)
+    found = plan_for(request if ledger is None else _after_charges(request, ledger))
+    here = None if ledger is None else at_site(found, ledger)
     if plot is not None:
         from client.privacy.plan_plots import write_plots
 
         write_plots(found, plot)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=1))
+        values = found.to_dict() | past.to_dict(found.epsilon) | {"site": None, "site_problem": None}
+        if here is not None:
+            values |= {"site_problem": here} if isinstance(here, str) else {"site": here.to_dict()}
+        typer.echo(json.dumps(values, indent=1))
     else:
-        to_console(found, Console())
+        to_console(found, Console(), past, here)
 
 
-def _at_site(request: "PlanRequest", site: Path) -> "PlanRequest":
-    """The request after what the site's ledger has charged, under the site's policy where it has one."""
-    from dataclasses import replace
+def _own_runs(folder: Path | None) -> "OwnRuns":
+    """Those of the folder that is named, else of the usual one where it is there."""
+    from client.privacy.errors import PlanError
+    from client.privacy.own_runs import OwnRuns, read_own_runs
 
-    from client.privacy.errors import PlanError, PolicyError
+    if folder is None:
+        return read_own_runs(RUNS) if RUNS.is_dir() else OwnRuns()
+    found = read_own_runs(folder)
+    if found.problems and not found.found:
+        raise PlanError(f"no report of {folder} can be read; {found.problems[0]}")
+    return found
+
+
+def _ledger(site: Path) -> "Ledger":
     from client.privacy.ledger import Ledger
 
-    ledger = Ledger.open(site)
+    return Ledger.open(site)
+
+
+def _after_charges(request: "PlanRequest", ledger: "Ledger") -> "PlanRequest":
+    """The request after what the site's ledger has charged, under the site's policy where both count at one delta."""
+    from dataclasses import replace
+
+    from client.privacy.errors import PolicyError
+
     request = replace(request, spent=ledger.events())
     try:
         policy = ledger.policy()
     except PolicyError:
         return request
     if policy.delta != request.delta:
-        raise PlanError(
-            f"this site's policy counts at delta={policy.delta:g}, and the plan is for {request.delta:g}; "
-            f"plan with --delta {policy.delta:g}"
-        )
+        return request
     return replace(request, order=ledger.order, cap=policy.epsilon if request.cap is None else request.cap)

@@ -32,8 +32,6 @@ class PlanRequest:
     """The Rényi order that the site's filter is fixed to; the best one without."""
     spent: tuple[Event, ...] = ()
     """What the site's ledger has charged already."""
-    own_runs: Curve = ()
-    """Epsilon and accuracy of this site's own past runs."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be planned."""
@@ -117,7 +115,6 @@ class Plan:
     """Of the whole plan alone, by `accountant`."""
     noise_over_cap: Curve
     """The least noise with which the whole plan would fit under a cap, by `accountant_rdp`."""
-    own_runs: Curve = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -131,7 +128,6 @@ class Plan:
             TypeError: a field is missing or unknown, or a curve holds no pairs.
             ValueError: a curve holds no pairs.
         """
-        curves = {name: values[name] for name in values if name.startswith(("epsilon_over", "epsilon_after_over"))}
-        curves |= {name: values[name] for name in ("noise_over_cap", "own_runs") if name in values}
+        curves = {name: curve for name, curve in values.items() if "_over_" in name}
         pairs = {name: tuple((float(x), float(y)) for x, y in curve) for name, curve in curves.items()}
         return cls(**{**values, **pairs})

@@ -4,35 +4,42 @@ import math
 from collections.abc import Iterator
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from client.privacy.own_runs import OwnRun, OwnRuns
 from client.privacy.plan import Plan
+from client.privacy.plan_site import PlanAtSite
 
-NO_RUNS = "no runs here yet"
+NO_RUNS = "no runs yet"
+MOST_NAMED = 3
+"""Of reports that could not be read."""
 
 
-def to_console(plan: Plan, console: Console) -> None:
+def to_console(plan: Plan, console: Console, runs: OwnRuns, site: PlanAtSite | str | None = None) -> None:
     """Print the plan as a table of questions and answers."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    for question, answer in rows(plan):
-        table.add_row(question, answer)
+    for question, answer in rows(plan, runs, site):
+        table.add_row(question, escape(answer))
     console.print(table, highlight=False)
 
 
-def rows(plan: Plan) -> Iterator[tuple[str, str]]:
-    """What an officer asks, and the plan's answer."""
+def rows(plan: Plan, runs: OwnRuns, site: PlanAtSite | str | None = None) -> Iterator[tuple[str, str]]:
+    """What an officer asks, and the plan's answer; `site` is the plan at a site, or why its policy says nothing."""
     yield "what is protected", _protected(plan)
     yield "the work", _work(plan)
     yield "noise", f"{plan.noise_multiplier:.4g} times the largest change that one {plan.unit} can make to a step"
     yield "epsilon, this plan", _epsilon(plan)
     yield "epsilon, life-time", _lifetime(plan)
     yield "where it stops", _stop(plan)
+    if site is not None:
+        yield "at this site", "\n".join(_at_site(plan, site))
     yield "twice the rounds", _doubled(plan)
     yield "what an attacker gains", _attack(plan)
     yield "noise for other caps", _caps(plan)
-    yield "accuracy", _accuracy(plan)
+    yield "accuracy", "\n".join(_accuracy(plan, runs))
 
 
 def _protected(plan: Plan) -> str:
@@ -95,10 +102,78 @@ def _caps(plan: Plan) -> str:
     return ", ".join(f"{noise:.3g} for {cap:g}" for cap, noise in plan.noise_over_cap) + ", by RDP, for all of the plan"
 
 
-def _accuracy(plan: Plan) -> str:
-    if not plan.own_runs:
-        return f"{NO_RUNS}: what this noise costs is only known from runs at this site"
-    return ", ".join(f"{_percent(accuracy)} at epsilon {epsilon:g}" for epsilon, accuracy in plan.own_runs)
+def _at_site(plan: Plan, site: PlanAtSite | str) -> Iterator[str]:
+    """What the site's policy and ledger make of the plan, the obstacles first."""
+    if isinstance(site, str):
+        yield f"REFUSED: {site}"
+        return
+    if site.expired:
+        yield f"REFUSED: the policy ended on {site.expires}; let the privacy officer approve a new one"
+    if site.noise_too_low:
+        yield (
+            f"REFUSED: the noise is {plan.noise_multiplier:.4g}, and the policy asks for at least "
+            f"{site.noise_multiplier:g}"
+        )
+    if site.batch_too_large:
+        yield f"REFUSED: a batch of {plan.batch:,} is more than the {site.units:,} {plan.unit}s of the policy"
+    elif site.patients_differ:
+        yield (
+            f"the plan is for {plan.patients:,} {plan.unit}s and the policy declares {site.units:,}, which is what "
+            f"counts: each enters a step with probability {site.sample_rate:.4g}, not {plan.sample_rate:.4g}"
+        )
+    if site.delta_differs:
+        yield f"the plan is at delta {plan.delta:g} and the policy counts at {site.delta:g}: plan with that one"
+    yield from _budget(plan, site)
+
+
+def _budget(plan: Plan, site: PlanAtSite) -> Iterator[str]:
+    left = (
+        f"{site.epsilon_spent:.3f} of the policy's {site.cap:g} is charged and {site.epsilon_remaining:.3f} left, by "
+        f"RDP at delta {site.delta:g}"
+    )
+    if site.epsilon_after is None:
+        yield left
+    elif site.stops_at_step is None:
+        yield f"{left}; the whole plan fits and brings it to {site.epsilon_after:.3f}"
+    else:
+        yield (
+            f"{left}; that admits {site.stops_at_step:,} of {plan.steps:,} steps: round {site.stops_at_round:,} is "
+            "REFUSED"
+        )
+
+
+def _accuracy(plan: Plan, runs: OwnRuns) -> Iterator[str]:
+    """What runs of this installation showed at epsilons near the plan's."""
+    near = runs.near(plan.epsilon)
+    if not near:
+        yield f"{NO_RUNS}: what this noise costs is only known from runs here (mumc-sim run experiment=privacy)"
+    for own in near:
+        yield _own_run(own)
+    for own in {own.run: own for own in near if own.without_noise}.values():
+        arms = ", ".join(f"{_share(accuracy)} {arm}" for arm, accuracy in own.without_noise.items())
+        yield f"without noise in {own.run}: {arms}"
+    if near:
+        yield "accuracy falls further where fewer patients are, and these are not this site's questions"
+    for problem in runs.problems[:MOST_NAMED]:
+        yield f"left out, {problem}"
+    if (more := len(runs.problems) - MOST_NAMED) > 0:
+        yield f"left out, and {more} reports more"
+
+
+def _own_run(own: OwnRun) -> str:
+    low, high = own.accuracy_ci95
+    found = "" if own.retrieval_at_5 is None else f"; caption among the first 5 {_share(own.retrieval_at_5)}"
+    if own.retrieval_at_5_seeds is not None and own.seeds > 1:
+        found += " ({} to {} by seed)".format(*map(_share, own.retrieval_at_5_seeds))
+    return (
+        f"epsilon {own.epsilon:.3g} at delta {own.delta:g}: {_share(own.accuracy)} of {own.answers:,} answers right "
+        f"(95 %: {_share(low)} to {_share(high)}){found}; {own.arm} in {own.run}, {own.sites} {own.data} sites of "
+        f"{own.images_a_site:,.0f} images, {own.seeds} seed{'s' * (own.seeds != 1)}"
+    )
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _percent(share: float) -> str:

@@ -67,7 +67,6 @@ def compute(request: PlanRequest) -> Plan:
         epsilon_after_over_steps=_after_over_steps(request, noise),
         epsilon_over_delta=_over_delta(request, event),
         noise_over_cap=_noise_over_cap(request, spent),
-        own_runs=request.own_runs,
     )
 
 

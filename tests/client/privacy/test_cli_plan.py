@@ -12,6 +12,7 @@ from client.privacy.cli import app
 from client.privacy.errors import BudgetExceededError, PlanError
 from client.privacy.ledger import Ledger
 from tests.client.privacy.officer import PATIENTS, approved_site, charge, write_site
+from tests.client.privacy.past_runs import write_report
 
 ROOT = Path(__file__).resolve().parents[3]
 NUMBERS = "plan --patients 5000 --batch 64 --delta 1e-5"
@@ -20,6 +21,8 @@ WORK = f"{NUMBERS} --steps 50 --rounds 100 --noise 1"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -57,7 +60,7 @@ def test_an_epsilon_gives_the_noise_that_keeps_it():
 
 def test_the_table_says_in_words_what_json_says_in_numbers():
     text = run(f"{WORK} --cap 5.576")
-    for words in ("one patient of about 5,000", "5.576 by PLD", "6.071 by RDP", "4,275 of 5,000", "no runs here yet"):
+    for words in ("one patient of about 5,000", "5.576 by PLD", "6.071 by RDP", "4,275 of 5,000", "no runs yet"):
         assert words in text
 
 
@@ -122,16 +125,99 @@ def test_a_cap_that_is_given_goes_before_the_policys(tmp_path):
     assert numbers(at_site(root, more="--cap 3"))["cap"] == 3
 
 
-def test_a_plan_at_another_delta_than_the_sites_policy_is_refused(tmp_path):
+def test_a_plan_that_fits_the_sites_policy_is_said_to_fit_with_what_it_would_bring_the_budget_to(tmp_path):
     root = approved_site(tmp_path / "site")
-    with pytest.raises(PlanError, match=r"counts at delta=1e-06.*for 1e-05.*--delta 1e-06"):
-        run(at_site(root).replace("--delta 1e-6", "--delta 1e-5"))
+    site = numbers(at_site(root, rounds=2))["site"]
+    differing = ("patients_differ", "delta_differs", "noise_too_low", "batch_too_large", "expired", "refused")
+    assert not any(site[name] for name in differing)
+    assert (site["stops_at_step"], site["stops_at_round"], site["cap"]) == (None, None, 6.0)
+    assert "the whole plan fits" in run(at_site(root, rounds=2))
+    ledger = Ledger.open(root)
+    ledger.reserve(charge(steps=100), units=PATIENTS)
+    assert site["epsilon_after"] == pytest.approx(ledger.epsilon())
+
+
+def test_the_remaining_budget_stops_a_plan_at_the_round_that_the_ledger_refuses(tmp_path):
+    root = approved_site(tmp_path / "site")
+    Ledger.open(root).reserve(charge(steps=300), units=PATIENTS)
+    words = at_site(root, steps=2000, rounds=10)
+    found = numbers(words)
+    site = found["site"]
+    assert (site["stops_at_step"], site["stops_at_round"]) == (found["stops_at_step"], found["stops_at_round"])
+    assert site["epsilon_remaining"] == pytest.approx(6 - site["epsilon_spent"]) == Ledger.open(root).remaining()
+    assert f"round {site['stops_at_round']} is REFUSED" in run(words)
+    ledger = Ledger.open(root)
+    for number in range(1, site["stops_at_round"]):
+        ledger.reserve(charge(round=1 + number, steps=2000), units=PATIENTS)
+    with pytest.raises(BudgetExceededError):
+        ledger.reserve(charge(round=1 + site["stops_at_round"], steps=2000), units=PATIENTS)
+
+
+def test_a_plan_for_other_numbers_than_the_policys_is_told_what_the_site_counts_with(tmp_path):
+    words = at_site(approved_site(tmp_path / "site")).replace("1000", "800").replace("--delta 1e-6", "--delta 1e-5")
+    site, text = numbers(words)["site"], run(words)
+    assert (site["patients_differ"], site["delta_differs"], site["sample_rate"]) == (True, True, 0.064)
+    assert "the plan is for 800 patients and the policy declares 1,000" in text
+    assert "probability 0.064, not 0.08" in text
+    assert "the plan is at delta 1e-05 and the policy counts at 1e-06" in text
+    assert numbers(words)["cap"] is None
+
+
+def test_noise_under_the_policys_floor_a_batch_above_its_units_and_its_end_are_refusals(tmp_path):
+    root = approved_site(tmp_path / "site", noise_multiplier=2.5, units=50, expires="2021-01-01")
+    site, text = numbers(at_site(root))["site"], run(at_site(root))
+    assert (site["noise_too_low"], site["batch_too_large"], site["expired"], site["refused"]) == (True,) * 4
+    assert site["epsilon_after"] is None
+    for words in ("the noise is 2, and the policy asks for at least 2.5", "a batch of 64", "the policy ended on 2021"):
+        assert f"REFUSED: {words}" in text
 
 
 def test_a_site_without_a_policy_has_spent_nothing_and_has_no_cap(tmp_path):
-    found = numbers(at_site(write_site(tmp_path / "site")))
+    words = at_site(write_site(tmp_path / "site"))
+    found = numbers(words)
     assert found["epsilon_spent"] == 0
     assert found["cap"] is None
+    assert found["site"] is None
+    assert "mumc-privacy approve" in found["site_problem"]
+    assert "REFUSED: this site has no signed privacy policy" in run(words)
+
+
+def test_a_policy_that_was_edited_is_said_and_counts_for_nothing(tmp_path):
+    root = approved_site(tmp_path / "site")
+    path = root / "site.yaml"
+    path.write_text(path.read_text().replace("epsilon: 6", "epsilon: 60"))
+    found = numbers(at_site(root))
+    assert (found["cap"], found["site"]) == (None, None)
+    assert "not signed as it stands" in found["site_problem"]
+
+
+def test_own_runs_are_read_from_outputs_or_from_the_folder_that_is_named(tmp_path):
+    write_report(Path("outputs") / "first", epsilon=3.0)
+    write_report(tmp_path / "other" / "second", epsilon=8.0)
+    found = numbers(WORK)
+    assert [own["run"] for own in found["own_runs"]] == ["first"]
+    assert (found["own_runs_found"], found["own_runs_problems"]) == (1, [])
+    named = f"{WORK} --runs {tmp_path / 'other'}"
+    assert [own["run"] for own in numbers(named)["own_runs"]] == ["second"]
+    assert "41.0 % of 200 answers right" in run(named)
+
+
+def test_without_runs_there_are_none():
+    found = numbers(WORK)
+    assert (found["own_runs"], found["own_runs_found"], found["own_runs_problems"]) == ([], 0, [])
+
+
+def test_a_folder_of_runs_that_is_not_there_or_holds_nothing_that_can_be_read_is_an_error(tmp_path):
+    with pytest.raises(PlanError, match="there is no folder"):
+        run(f"{WORK} --runs {tmp_path / 'nowhere'}")
+    write_report(tmp_path / "runs" / "one").write_text("{")
+    with pytest.raises(PlanError, match=r"no report of .* can be read; .*report\.json: it is not JSON"):
+        run(f"{WORK} --runs {tmp_path / 'runs'}")
+
+
+def test_what_a_report_names_is_shown_as_it_stands():
+    write_report(Path("outputs") / "[red]run", arm="[bold]arm")
+    assert "[bold]arm in [red]run" in run(WORK)
 
 
 def test_a_refusal_is_one_line_and_not_a_traceback():

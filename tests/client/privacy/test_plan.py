@@ -198,7 +198,6 @@ def test_the_same_question_is_computed_once_and_answered_from_disk(plan, known, 
         {"delta": 1.1e-5},
         {"order": 4.3},
         {"spent": (Event(sample_rate=0.01, noise_multiplier=1.0, steps=1),)},
-        {"own_runs": ((1.0, 0.5),)},
     ],
 )
 def test_another_question_is_computed(known, changes):

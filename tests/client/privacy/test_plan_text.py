@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from client.privacy.own_runs import OwnRun, OwnRuns
 from client.privacy.plan import PlanRequest
 from client.privacy.plan_text import rows
 from client.privacy.planner import compute
@@ -16,8 +17,27 @@ def plan():
     )
 
 
-def answers(plan, **changes):
-    return dict(rows(dataclasses.replace(plan, **changes)))
+RUN = OwnRun(
+    run="privacy-1",
+    arm="warm-3",
+    data="synthetic",
+    sites=2,
+    images_a_site=400.0,
+    seeds=3,
+    epsilon=3.0,
+    delta=1e-4,
+    noise_multiplier=2.2,
+    accuracy=0.41,
+    accuracy_ci95=(0.35, 0.47),
+    answers=600,
+    retrieval_at_5=0.2,
+    retrieval_at_5_seeds=(0.18, 0.21),
+    without_noise={"infinity": 0.5},
+)
+
+
+def answers(plan, runs=(), problems=(), **changes):
+    return dict(rows(dataclasses.replace(plan, **changes), OwnRuns(found=tuple(runs), problems=tuple(problems))))
 
 
 def test_both_epsilons_come_with_their_accountants_and_why_they_differ(plan):
@@ -48,8 +68,30 @@ def test_an_attackers_gain_is_rounded_up(plan):
 
 
 def test_accuracy_is_not_invented_where_nothing_was_run_here(plan):
-    assert "no runs here yet" in answers(plan)["accuracy"]
-    assert answers(plan, own_runs=((3.0, 0.41), (8.0, 0.52)))["accuracy"] == "41.0 % at epsilon 3, 52.0 % at epsilon 8"
+    assert answers(plan)["accuracy"].startswith("no runs yet: ")
+
+
+def test_own_runs_come_with_their_interval_the_sites_size_and_what_they_had_without_noise(plan):
+    lines = answers(plan, runs=[RUN])["accuracy"].splitlines()
+    assert lines[0] == (
+        "epsilon 3 at delta 0.0001: 41.0 % of 600 answers right (95 %: 35.0 % to 47.0 %); caption among the first 5 "
+        "20.0 % (18.0 % to 21.0 % by seed); warm-3 in privacy-1, 2 synthetic sites of 400 images, 3 seeds"
+    )
+    assert lines[1] == "without noise in privacy-1: 50.0 % infinity"
+    assert "not this site's" in lines[2]
+
+
+def test_a_run_without_retrieval_and_of_one_seed_says_neither(plan):
+    one = dataclasses.replace(RUN, seeds=1, retrieval_at_5=None, retrieval_at_5_seeds=None, without_noise={})
+    text = answers(plan, runs=[one])["accuracy"]
+    assert "47.0 %); warm-3" in text
+    assert text.splitlines()[0].endswith("1 seed")
+    assert "without noise" not in text
+
+
+def test_reports_that_were_left_out_are_named(plan):
+    text = answers(plan, problems=[f"{number}.json: broken" for number in range(5)])["accuracy"]
+    assert "left out, 2.json: broken\nleft out, and 2 reports more" in text
 
 
 def test_a_life_time_that_leaves_no_room_says_so(plan):
