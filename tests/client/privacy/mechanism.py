@@ -116,9 +116,10 @@ def units_of(trainer: PrivatePretrainer, count: int, seed: int = 0) -> UnitBatch
     return trainer._units(pairs, torch.Generator().manual_seed(seed))
 
 
-def without(units: UnitBatch, row: int) -> UnitBatch:
+def without(units, row: int):
+    """The batch without one unit, of whatever kind it is."""
     kept = torch.arange(len(units)) != row
-    return UnitBatch(*(tensor[kept] for tensor in vars(units).values()))
+    return type(units)(*(tensor[kept] for tensor in vars(units).values()))
 
 
 def loss_of(trainer: PrivatePretrainer, alpha: float = 0.4):
