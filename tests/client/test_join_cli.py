@@ -234,6 +234,7 @@ def test_another_federation_or_ca_needs_replace(call, home, north, tmp_path, ref
     mine = read_paper(Join, home.join_file("north"))
     newer = replace(mine, serial=9, ca=strange.ca).signed(home.signer())
     refused(north, newer, "another CA than the one pinned")
+    refused(north, replace(newer, serial=1).signed(home.signer()), "serial 1 of", "--replace")
     refused(north, replace(mine, serial=9, federation="heart").signed(home.signer()), "another federation")
     said = call("join", north, twin.join_file("north"), "--replace", "--yes")
     assert "changed      the federation's CA is another" in said
