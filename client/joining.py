@@ -44,7 +44,7 @@ def prepare(root: Path, name: str, units: int, unit: Unit = "patient") -> tuple[
         config = SiteConfig(name=name, unit=unit)
     elif name and name != config.name:
         raise ConfigurationError(f"{settings} says the site is {config.name!r}, not {name!r}; give one of the two")
-    keys = SiteKeys.of(root)
+    keys = SiteKeys(root)
     check_units("--units", units)
     keys.make()
     if not settings.exists():
@@ -138,10 +138,10 @@ def leave(root: Path, reason: str) -> tuple[Path, SiteKeys]:
     note = Leave(
         server_key=joined.server_key,
         site=joined.site,
-        signing_key=public_hex(keys.signer()),
+        signing_key=public_hex(keys.signing()),
         reason=reason,
         left=_now(),
-    ).signed(keys.signer())
+    ).signed(keys.signing())
     path = root / f"leave-{joined.site}.json"
     write_atomically(path, to_json(note).encode())
     enrolment_file(root, joined.site).unlink(missing_ok=True)
@@ -159,10 +159,10 @@ def _write_enrolment(
     enrolment = enrolment_of(
         site,
         pair.node_key(),
-        pair.signer(),
+        pair.signing(),
         units=units,
         created=_now(),
-        previous=previous.signer() if previous else None,
+        previous=previous.signing() if previous else None,
     )
     path = enrolment_file(root, site)
     write_atomically(path, to_json(enrolment).encode())

@@ -1,6 +1,10 @@
 """The site's keys, made here and never sent, and the join file that it has pinned."""
 
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +60,7 @@ class KeyPair:
         write_atomically(self.auth_pub, to_openssh(public_pem(auth)).encode("ascii"))
         write_secret(self.signing_key, new_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
-    def signer(self) -> Ed25519PrivateKey:
+    def signing(self) -> Ed25519PrivateKey:
         """The key that signs.
 
         Raises:
@@ -75,7 +79,7 @@ class KeyPair:
     @property
     def public(self) -> tuple[str, str]:
         """The public halves: that of node authentication in PEM, and the signing key's in hex."""
-        return public_pem(self.node_key()), public_hex(self.signer())
+        return public_pem(self.node_key()), public_hex(self.signing())
 
     def erase(self) -> None:
         """Destroy the pair."""
@@ -83,27 +87,37 @@ class KeyPair:
             erase(path)
 
 
-@dataclass(frozen=True)
 class SiteKeys(KeyPair):
-    """The folder `keys/` of a site: the pair in use, the pinned join file, and during a rotation the next pair."""
+    """The folder `keys/` of a site's folder: the pair in use, the pinned join file, and on rotation the next pair.
 
-    @classmethod
-    def of(cls, root: Path) -> "SiteKeys":
-        """The keys' folder of a site's folder, whether or not it is there."""
-        return cls(root / "keys")
+    What a crash left half done is finished by whoever next reads a key or the pinned file.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / "keys")
 
     @classmethod
     def open(cls, root: Path) -> "SiteKeys":
-        """The same where there are keys; what a crash left half done is done first.
+        """Those of a site that has keys.
 
         Raises:
             SigningError: there are none.
         """
-        keys = cls.of(root)
+        keys = cls(root)
         keys._finish()
         if not keys.exists:
             raise SigningError(f"{root} has no keys yet; make them with: mumc-site init {root}")
         return keys
+
+    def signing(self) -> Ed25519PrivateKey:
+        """The signing key in use."""
+        self._finish()
+        return super().signing()
+
+    def node_key(self) -> NodeKey:
+        """The key for node authentication in use."""
+        self._finish()
+        return super().node_key()
 
     @property
     def federation(self) -> Path:
@@ -126,6 +140,7 @@ class SiteKeys(KeyPair):
         Raises:
             EnrolmentError: it was changed.
         """
+        self._finish()
         if not self.federation.exists():
             return None
         join = read_paper(Join, self.federation)
@@ -171,17 +186,33 @@ class SiteKeys(KeyPair):
     def _finish(self) -> None:
         """Do the rest of a move that `adopt_next` or `pin` began; every part may be done already."""
         if self._verdict.is_file():
-            join = read_paper(Join, self._verdict)
-            for source, target in (
-                (self.next.auth_key, self.auth_key),
-                (self.next.auth_pub, self.auth_pub),
-                (self.next.signing_key, self.signing_key),
-            ):
-                if source.exists():
-                    erase(target)
-                    source.replace(target)
-            sync_folder(self.folder)
-            self.pin(join)
-            shutil.rmtree(self.next.folder)
+            with self._held():
+                if self._verdict.is_file():
+                    self._move_next()
         elif self.federation.is_file():
             write_if_changed(self.ca_cert, read_paper(Join, self.federation).ca.encode("ascii"))
+
+    def _move_next(self) -> None:
+        join = read_paper(Join, self._verdict)
+        for source, target in (
+            (self.next.auth_key, self.auth_key),
+            (self.next.auth_pub, self.auth_pub),
+            (self.next.signing_key, self.signing_key),
+        ):
+            if source.exists():
+                erase(target)
+                source.replace(target)
+        sync_folder(self.folder)
+        self.pin(join)
+        self._verdict.unlink()
+        shutil.rmtree(self.next.folder, ignore_errors=True)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """One process at a time: a second would erase what the first has moved."""
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)

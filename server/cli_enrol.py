@@ -143,9 +143,9 @@ def sites(
     from protocol.node_keys import node_fingerprint
     from protocol.signing import fingerprint
     from server.home import Home
-    from server.roster import read_register
+    from server.roster import SiteRegister
 
-    register = read_register(Home.open(folder).roster)
+    register = SiteRegister.read(Home.open(folder))
     if as_json:
         rows = [
             {

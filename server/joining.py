@@ -19,7 +19,7 @@ from protocol.signing import new_key, public_hex
 from server.certificates import Issued, new_authority, new_server, now_utc
 from server.errors import FolderError
 from server.home import FederationFile, Home, settings_text
-from server.roster import SiteRegister, read_register, write_register
+from server.roster import SiteRegister
 
 
 def create(root: Path, config: FederationFile, days: int) -> Home:
@@ -55,7 +55,7 @@ def admit(home: Home, enrolment: Enrolment) -> SiteRegister:
         EnrolmentError: the register cannot take it.
     """
     enrolment.verify()
-    return read_register(home.roster).admit(enrolment, now_utc().isoformat())
+    return SiteRegister.read(home).admit(enrolment, now_utc().isoformat())
 
 
 def publish(home: Home, register: SiteRegister) -> SiteRegister:
@@ -80,7 +80,7 @@ def publish(home: Home, register: SiteRegister) -> SiteRegister:
         ).signed(signer)
         for site in register.active
     }
-    write_register(home.roster, register)
+    register.write(home)
     _write_answers(home, answers)
     return register
 
@@ -91,7 +91,7 @@ def revoke(home: Home, name: str, reason: str) -> SiteRegister:
     Raises:
         FolderError: there is no such site, or it is revoked already.
     """
-    return publish(home, read_register(home.roster).revoke(name, reason, now_utc().isoformat()))
+    return publish(home, SiteRegister.read(home).revoke(name, reason, now_utc().isoformat()))
 
 
 def check_note(home: Home, note: Leave) -> None:
@@ -101,7 +101,7 @@ def check_note(home: Home, note: Leave) -> None:
         FolderError: there is no such site.
         ProofError: another key wrote it, or it leaves another federation.
     """
-    site = read_register(home.roster).site(note.site)
+    site = SiteRegister.read(home).site(note.site)
     note.verify(public_hex(home.signer()), site.signing_key)
 
 
@@ -141,7 +141,7 @@ def _fill(home: Home, config: FederationFile, authority: Issued, server: Issued)
     write_atomically(home.ca_cert, authority.certificate)
     write_atomically(home.server_cert, server.certificate)
     write_atomically(home.settings, settings_text(config).encode())
-    write_register(home.roster, SiteRegister())
+    SiteRegister().write(home)
 
 
 def _write_answers(home: Home, answers: Mapping[str, Join]) -> None:

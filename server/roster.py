@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
-from configs.loader import ConfigurationError, load
+from configs.loader import load
 from mumc_model.data.files import write_atomically
 from protocol.enrolment import Enrolment
 from protocol.errors import EnrolmentError
 from server.errors import FolderError
+from server.home import Home
 
 VERSION = 1
 MAX_BYTES = 1 << 24
@@ -53,6 +53,29 @@ class SiteRegister:
     serial: int = 0
     """Of the newest join files."""
     version: int = VERSION
+
+    @classmethod
+    def read(cls, home: Home) -> "SiteRegister":
+        """The register in a federation's folder.
+
+        Raises:
+            FolderError: it cannot be read, or is not one.
+        """
+        path = home.roster
+        try:
+            with path.open("rb") as file:
+                register = load(cls, json.loads(file.read(MAX_BYTES)))
+        except OSError as error:
+            raise FolderError(f"{path} cannot be read: {error.strerror}; put it back from the backup") from None
+        except (ValueError, RecursionError) as error:
+            raise FolderError(f"{path} is not a register of sites: {error}; put it back from the backup") from None
+        if register.version != VERSION:
+            raise FolderError(f"{path} has version {register.version}, not {VERSION}; run the fedmumc that wrote it")
+        return register
+
+    def write(self, home: Home) -> None:
+        """Replace the file in one step."""
+        write_atomically(home.roster, json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n")
 
     @property
     def active(self) -> tuple[EnrolledSite, ...]:
@@ -136,30 +159,6 @@ class SiteRegister:
                 )
             if shared and site.name != row.name:
                 raise EnrolmentError(f"a key in this file is {site.name}'s; every site makes its own: mumc-site init")
-
-
-def read_register(path: Path) -> SiteRegister:
-    """The register in a file.
-
-    Raises:
-        FolderError: it cannot be read, or is not one.
-    """
-    try:
-        with path.open("rb") as file:
-            values = json.loads(file.read(MAX_BYTES))
-        register = load(SiteRegister, values)
-    except OSError as error:
-        raise FolderError(f"{path} cannot be read: {error.strerror}; put it back from the backup") from None
-    except (ValueError, RecursionError, ConfigurationError) as error:
-        raise FolderError(f"{path} is not a register of sites: {error}; put it back from the backup") from None
-    if register.version != VERSION:
-        raise FolderError(f"{path} has version {register.version}, not {VERSION}; run the fedmumc that wrote it")
-    return register
-
-
-def write_register(path: Path, register: SiteRegister) -> None:
-    """Replace the file in one step."""
-    write_atomically(path, json.dumps(asdict(register), indent=1, sort_keys=True).encode() + b"\n")
 
 
 def _same(one: EnrolledSite, other: EnrolledSite) -> bool:

@@ -153,7 +153,7 @@ def test_init_never_replaces_keys(call, north):
 
 def test_keys_that_others_can_read_are_not_used(call, home, north):
     file = enrol(home, north)
-    SiteKeys.of(north).auth_key.chmod(0o644)
+    SiteKeys(north).auth_key.chmod(0o644)
     assert "chmod 600" in call("join", north, file, "--yes", expect=2)
 
 
@@ -254,7 +254,7 @@ def test_a_ca_that_is_not_valid_on_this_clock_is_not_pinned(home, north):
 def test_a_pinned_file_that_was_edited_is_noticed(call, home, north):
     file = enrol(home, north)
     call("join", north, file, "--yes")
-    pinned = SiteKeys.of(north).federation
+    pinned = SiteKeys(north).federation
     pinned.write_text(json.dumps({**json.loads(pinned.read_text()), "peers": {"evil": public_hex(new_key())}}))
     assert "signature of this join" in call("join", north, file, "--yes", expect=2)
 
@@ -315,6 +315,7 @@ def test_a_crash_anywhere_in_the_swap_leaves_one_whole_pair(call, home, north, m
                 patch.setattr(f"client.keys.{name}", counted(getattr(sys.modules["client.keys"], name)))
             patch.setattr("client.keys.Path.replace", counted(Path.replace))
             patch.setattr("client.keys.shutil.rmtree", counted(shutil.rmtree))
+            patch.setattr("client.keys.Path.unlink", counted(Path.unlink))
             folder = Path(str(north) + f"-{stop}")
             shutil.copytree(north, folder)
             try:
@@ -322,7 +323,7 @@ def test_a_crash_anywhere_in_the_swap_leaves_one_whole_pair(call, home, north, m
                 done = stop
             except PowerCutError:
                 pass
-        found = SiteKeys.open(folder)
+        found = SiteKeys(folder)
         assert found.public in (old, new)
         assert (found.joined() == join) == (found.public == new)
         seen.add(found.public)

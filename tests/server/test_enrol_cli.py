@@ -17,7 +17,7 @@ from protocol.signing import fingerprint, new_key, public_hex, read_private_key
 from server.certificates import now_utc
 from server.cli import main
 from server.home import Home
-from server.roster import read_register
+from server.roster import SiteRegister
 
 ROOT = Path(__file__).resolve().parents[2]
 CREATED = "2026-11-25T05:06:18+00:00"
@@ -176,7 +176,7 @@ def test_the_same_enrolment_twice_is_one_site(call, home, tmp_path):
     file = site(tmp_path)
     for _ in range(2):
         call("enroll", home.root, file, "--yes")
-    register = read_register(home.roster)
+    register = SiteRegister.read(home)
     assert (len(register.sites), register.serial, register.retired) == (1, 2, ())
 
 
@@ -218,7 +218,7 @@ def test_rotated_keys_retire_the_old_ones_for_good(call, home, tmp_path):
     for number, enrolment in enumerate((first, second, second)):
         (tmp_path / f"{number}.json").write_text(to_json(enrolment))
         call("enroll", home.root, tmp_path / f"{number}.json", "--yes")
-    row = read_register(home.roster).site("north")
+    row = SiteRegister.read(home).site("north")
     assert (row.signing_key, row.units) == (public_hex(new), 200)
     for replayed in (first, made("north", auth=auth, previous=new), made("west", signing=signing)):
         assert "no key comes back" in enrol_error(call, home, tmp_path, replayed)
@@ -235,7 +235,7 @@ def test_a_revoked_site_comes_back_with_new_keys_only(call, home, tmp_path):
     assert "was revoked" in enrol_error(call, home, tmp_path, old)
     (tmp_path / "again.json").write_text(to_json(made("north")))
     call("enroll", home.root, tmp_path / "again.json", "--yes")
-    assert read_register(home.roster).site("north").revoked == ""
+    assert SiteRegister.read(home).site("north").revoked == ""
     assert "no key comes back" in enrol_error(call, home, tmp_path, old)
     assert list(read_paper(Join, home.join_file("south")).peers) == ["north"]
 
@@ -271,7 +271,7 @@ def test_a_note_of_leave_revokes_its_writer_and_nobody_else(call, home, tmp_path
     assert "signature of this leave" in call("revoke", home.root, "--note", forged, expect=2)
     assert "north's, not south's" in call("revoke", home.root, "south", "--note", note, expect=2)
     call("revoke", home.root, "--note", note)
-    register = read_register(home.roster)
+    register = SiteRegister.read(home)
     assert register.site("north").reason == "left: end of study"
     assert [row.name for row in register.active] == ["south"]
 
@@ -341,7 +341,7 @@ def test_an_unknown_key_of_federation_yaml_is_an_error_with_the_nearest(call, ho
     file = site(tmp_path)
     home.settings.write_text(home.settings.read_text().replace("health_port:", "health_prot:"))
     assert "did you mean 'health_port'" in call("enroll", home.root, file, "--yes", expect=2)
-    assert read_register(home.roster).sites == ()
+    assert SiteRegister.read(home).sites == ()
 
 
 def test_two_commands_do_not_change_the_folder_at_once(call, home, tmp_path):
