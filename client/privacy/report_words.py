@@ -42,8 +42,8 @@ ACCOUNTANTS = (
 )
 
 COVERED = (
-    "Everything in the table of charges: each update that left the site for the server, in whatever run, and what is "
-    "computed from it later",
+    "Everything in the table of charges: each update that left the site for the server, in whatever run, each accuracy "
+    "with noise, each answer decoder that was trained to leave, and what is computed from them later",
 )
 
 NOT_COVERED = (
@@ -54,8 +54,9 @@ NOT_COVERED = (
     ),
     (
         "Fine-tuned answering models",
-        "are trained on this site's patients without noise. They, their answers and their accuracies stay at the site "
-        "under a policy; whoever is given them sees what this report does not cover",
+        "are trained on this site's patients without noise, but for those that the table of charges names. They, their "
+        "answers and their accuracies stay at the site under a policy; whoever is given them sees what this report "
+        "does not cover",
     ),
     (
         "Patients at several sites",
