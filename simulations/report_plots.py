@@ -15,8 +15,8 @@ from simulations.report_text import finding, megabytes, name_of, pair_name, poin
 Values = Mapping[str, Any]
 
 OTHER_COLOURS = ("#b4458c", "#5b4fa8", "#4a7a00", "#a83232")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-"""Every arm has its own, beside its colour."""
+MARKERS: tuple[Any, ...] = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">", "p", "h", "d", (4, 1, 0), (3, 2, 0))
+"""Every arm has its own, beside its colour; the tuples are a star of four points and three rays."""
 WIDTH = 8.4
 
 

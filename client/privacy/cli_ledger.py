@@ -129,14 +129,16 @@ def _describe(site: Path, policy: "PrivacyPolicy") -> str:
     """The site's name, after showing what is signed and refusing what contradicts the site's records."""
     import dataclasses
 
-    from client.privacy.policy import check_delta, check_site_unit
+    from client.privacy.errors import PolicyError
+    from client.privacy.limits import check_delta_for
+    from client.privacy.policy import check_site_unit
     from mumc_model.data.records import read_site
 
     data = read_site(site)
     check_site_unit(policy, data.unit)
     patients = [*(row.patient_id for row in data.captions), *(row.patient_id for row in data.vqa)]
     count = len(set(patients)) if policy.unit == "patient" else len(patients)
-    check_delta(policy.delta, count)
+    check_delta_for(policy.delta, count, policy.unit, PolicyError)
     for field in dataclasses.fields(policy):
         if field.name not in ("public_key", "signature"):
             typer.echo(f"{field.name:<17}{getattr(policy, field.name) or '-'}")

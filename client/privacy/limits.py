@@ -1,33 +1,31 @@
 """Which numbers can be an epsilon or a delta at all."""
 
-from client.privacy.errors import PlanError
+from client.privacy.errors import PlanError, PrivacyError
 
 LARGEST_EPSILON = 1e3
 """Above it nothing is promised any more; a loss distribution that reaches so far would fill the memory."""
 
 
-def check_delta(delta: float) -> None:
+def check_delta(delta: float, error: type[PrivacyError] = PlanError) -> None:
     """Return where delta is between 0 and 1, both left out.
 
     Raises:
-        PlanError: it is not.
+        PrivacyError: it is not; of the kind that is given.
     """
     if not 0 < delta < 1:
-        raise PlanError(f"delta is {delta}; choose it above 0 and below 1, for instance 1e-6")
+        raise error(f"delta is {delta}; choose it above 0 and below 1, for instance 1e-6")
 
 
-def check_delta_for(delta: float, patients: int) -> None:
-    """Return where delta is at most a tenth of one patient's share: more would allow a patient to be given away whole.
+def check_delta_for(delta: float, count: int, unit: str = "patient", error: type[PrivacyError] = PlanError) -> None:
+    """Return where delta is at most a tenth of one unit's share: more would allow a unit to be given away whole.
 
     Raises:
-        PlanError: it is not.
+        PrivacyError: it is not; of the kind that is given.
     """
-    check_delta(delta)
-    largest = 1 / (10 * patients)
+    check_delta(delta, error)
+    largest = 1 / (10 * max(count, 1))
     if delta > largest:
-        raise PlanError(
-            f"delta {delta:g} is too large for {patients:,} patients; choose at most 1/(10 N) = {largest:.2g}"
-        )
+        raise error(f"delta {delta:g} is too large for {count:,} {unit}s; choose at most 1/(10 N) = {largest:.2g}")
 
 
 def check_epsilon(epsilon: float, name: str = "epsilon") -> None:

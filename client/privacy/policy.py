@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.config import read_site_config
 from client.privacy.errors import PolicyError
+from client.privacy.limits import check_delta_for
 from client.privacy.site_settings import with_privacy_policy
 from configs.loader import ConfigurationError, dump, load
 from mumc_model.data.files import write_atomically
@@ -54,9 +55,8 @@ class PrivacyPolicy:
             raise PolicyError(f"the policy's unit is {self.unit!r}; choose patient or record")
         _require(self.units >= 1, "units", self.units, "choose the public, rounded number of privacy units")
         _require(0 < self.epsilon < math.inf, "epsilon", self.epsilon, "choose a finite cap above 0")
-        _require(0 < self.delta < 1, "delta", self.delta, "choose it between 0 and 1")
         _require(0 <= self.noise_multiplier < math.inf, "noise_multiplier", self.noise_multiplier, "choose 0 or more")
-        check_delta(self.delta, self.units)
+        check_delta_for(self.delta, self.units, self.unit, PolicyError)
         for name in ("officer", "role", "reason"):
             text = getattr(self, name)
             _require(text.isprintable() and 0 < len(text) <= MOST_CHARS, name, text[:40], "give a line of text")
@@ -97,18 +97,6 @@ def moment(text: str) -> datetime:
     if found.tzinfo is None:
         raise ValueError("no time zone")
     return found
-
-
-def check_delta(delta: float, units: int) -> None:
-    """Return only if delta is at most 1 / (10 units).
-
-    Raises:
-        PolicyError: it is larger: then it allows giving away whole patients.
-    """
-    if delta > 1 / (10 * units):
-        raise PolicyError(
-            f"delta is {delta:g}, above 1 / (10 x {units:,} units) = {1 / (10 * units):g}; choose a smaller delta"
-        )
 
 
 def sign_policy(policy: PrivacyPolicy, site: str, key: Ed25519PrivateKey) -> PrivacyPolicy:

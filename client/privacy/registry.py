@@ -15,6 +15,7 @@ from client.privacy.errors import LedgerError
 from client.privacy.lock import exclusive
 from mumc_model.data.files import write_atomically
 from protocol.hashchain import Head
+from protocol.keyfiles import write_secret
 
 VARIABLE = "MUMC_REGISTRY"
 HASH_BYTES = 32
@@ -90,7 +91,7 @@ class Registry:
         if not path.exists():
             if any(self.folder.glob("*.units")):
                 raise LedgerError(f"{path} is gone, and with it what the charged units were; put it back from a backup")
-            _write_secret(path, secrets.token_bytes(HASH_BYTES))
+            write_secret(path, secrets.token_bytes(HASH_BYTES))
         key = path.read_bytes()
         if len(key) != HASH_BYTES or path.stat().st_mode & 0o077:
             raise LedgerError(f"{path} must be {HASH_BYTES} bytes that its owner alone can read; run: chmod 600 {path}")
@@ -102,16 +103,3 @@ def _read(path: Path) -> set[bytes]:
     if len(content) % HASH_BYTES:
         raise LedgerError(f"{path} is damaged; put it back from a backup of the registry")
     return {content[start : start + HASH_BYTES] for start in range(0, len(content), HASH_BYTES)}
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that was never open to others, in one step."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(handle, content)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    partial.rename(path)

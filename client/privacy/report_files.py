@@ -13,7 +13,6 @@ from client.privacy.report import OFFICER, SITE
 from client.privacy.report import SCHEMA as REPORT_SCHEMA
 from client.privacy.report import VERSION as REPORT_VERSION
 from client.privacy.report_html import to_html
-from client.privacy.report_plots import draw_plots
 from mumc_model.data.files import write_atomically
 from protocol.errors import ProtocolError, SignatureError
 from protocol.signing import sign, verify
@@ -29,6 +28,9 @@ Values = dict[str, Any]
 
 def write(report: Values, folder: Path, ledger: Ledger, officer: Ed25519PrivateKey | None = None) -> None:
     """Write and sign the report. The signature comes last, so that a report without one is an unfinished one."""
+    # Whoever only verifies a report draws nothing, and matplotlib takes a second to import.
+    from client.privacy.report_plots import draw_plots
+
     page, values = to_html(report, draw_plots(report)).encode(), _rendered(report)
     payload = _payload(report, page)
     signatures = {SITE: ledger.sign(CONTEXT, payload)}

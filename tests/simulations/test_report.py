@@ -7,11 +7,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.markers import MarkerStyle
 from rich.console import Console
 
+from configs.compose import compose
 from mumc_model.evaluate import AnswerRow
 from simulations.report import build_report, read_report, write_report
-from simulations.report_plots import draw_plots
+from simulations.report_plots import MARKERS, draw_plots
 from simulations.report_study import ArmResult, ReportError, SiteQuestions, Study, Training
 from simulations.report_table import print_report, to_markdown
 
@@ -187,6 +189,16 @@ def test_a_study_without_pre_training_has_no_plot_of_losses_or_bytes(study):
     assert draw_plots(report).keys() == {"sites", "by_question_type"}
     assert report["baselines"] == {}
     assert report["differences"] == {}
+
+
+def test_every_arm_of_the_largest_experiment_has_a_marker_of_its_own():
+    arms = compose("simulation", ["experiment=privacy"])["arms"]
+    assert len(arms) <= len(MARKERS)
+    shapes = {
+        (marker.get_path().vertices.tobytes(), marker.get_transform().get_matrix().tobytes())
+        for marker in map(MarkerStyle, MARKERS)
+    }
+    assert len(shapes) == len(MARKERS)
 
 
 def test_the_terminal_shows_every_arm_and_claims_no_difference_where_zero_is_inside(study):

@@ -95,9 +95,9 @@ def test_nothing_is_signed_without_a_yes(site, key, password):
     [
         (["--units", 10], "epsilon is 0.0"),
         (["--epsilon", 8], "units is 0"),
-        (["--epsilon", 8, "--units", 10, "--delta", 0.011], "10 units"),
-        (["--epsilon", 8, "--units", 1, "--delta", 0.02], "6 units"),
-        (["--epsilon", 8, "--units", 10, "--unit", "record", "--delta", 0.009], "12 units"),
+        (["--epsilon", 8, "--units", 10, "--delta", 0.011], "10 patients"),
+        (["--epsilon", 8, "--units", 1, "--delta", 0.02], "6 patients"),
+        (["--epsilon", 8, "--units", 10, "--unit", "record", "--delta", 0.009], "12 records"),
         (["--epsilon", 8, "--units", 10, "--expires", "soon"], "expires"),
     ],
 )

@@ -1,5 +1,7 @@
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +13,7 @@ from protocol.signing import new_key, public_hex, write_private_key
 from tests.client.privacy.officer import approved_site, charge, write_site
 
 PASSWORD = "correct horse"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(*words):
@@ -55,6 +58,19 @@ def test_an_empty_site_has_a_report_too(tmp_path):
     run("report", write_site(tmp_path / "empty"), "--out", tmp_path / "out")
     assert "no signed privacy policy" in (tmp_path / "out" / PAGE).read_text()
     run("verify-report", tmp_path / "out")
+
+
+def test_verifying_draws_nothing(tmp_path, site):
+    run("report", site, "--out", tmp_path / "out")
+    code = (
+        "import sys\nfrom client.privacy.cli import app\n"
+        "try:\n    app(['verify-report', sys.argv[1]])\n"
+        "except SystemExit:\n    print('matplotlib' in sys.modules, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "verified: no byte was changed" in found.stdout
+    assert found.stdout.splitlines()[-1] == "False False"
 
 
 def test_an_edited_report_is_one_line_and_exit_code_2(tmp_path, site, monkeypatch, capsys):

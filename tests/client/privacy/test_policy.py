@@ -121,8 +121,8 @@ def test_an_unsigned_policy_and_an_unknown_field_are_refused(root):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"units": 100_001}, "1 / "),
-        ({"delta": 2e-6, "units": 100_000}, "smaller delta"),
+        ({"units": 100_001}, "100,001 patients; choose at most 1/"),
+        ({"delta": 2e-6, "units": 100_000}, "delta 2e-06 is too large"),
         ({"units": 0}, "units is 0"),
         ({"epsilon": 0.0}, "epsilon"),
         ({"epsilon": float("inf")}, "epsilon"),
