@@ -15,7 +15,7 @@ import numpy as np
 from client.privacy import audit_bounds as bounds
 from client.privacy.accounting import PLD_NAME, epsilon_pld
 from client.privacy.audit_bounds import Scores
-from client.privacy.audit_canaries import GradSample, Releases, releases
+from client.privacy.audit_trainers import GradSample, Releases, Trainer, releases
 from client.privacy.errors import PlanError
 from client.privacy.event import MECHANISM, Event
 from client.privacy.randomness import SecureSource
@@ -73,6 +73,8 @@ class AuditResult:
     effect_size_expected: float
     checks: tuple[Check, ...]
     canaries: int
+    trainer: Trainer
+    """Whose steps were taken: those of private pre-training, or of private fine-tuning."""
     grad_sample: GradSample
     mechanism: str
     seconds: float
@@ -91,12 +93,13 @@ class AuditResult:
 
 def audit(
     *,
+    trainer: Trainer = "pretrain",
     grad_sample: GradSample = "hooks",
     canaries: int | None = None,
     source: SecureSource | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> AuditResult:
-    """What canaries show of the trainer that is installed, from its samples to its steps. Takes seconds.
+    """What canaries show of a trainer that is installed, from its samples to its steps. Takes seconds.
 
     `source` is for tests; without it, coins and noise come from the operating system.
 
@@ -115,14 +118,15 @@ def audit(
 
     source = source or SecureSource()
     in_N = source.chosen(canaries, 0.5)
-    once, often = (releases(in_N, event, grad_sample, source, on_step) for event in (ONE_STEP, MANY_STEPS))
-    return _judge(in_N.numpy(), once, often, grad_sample, started)
+    once, often = (releases(in_N, event, grad_sample, source, on_step, trainer) for event in (ONE_STEP, MANY_STEPS))
+    return _judge(in_N.numpy(), once, often, trainer, grad_sample, started)
 
 
 def _judge(
     in_N: np.ndarray[Any, np.dtype[np.bool_]],
     once: Releases,
     often: Releases,
+    trainer: Trainer,
     grad_sample: GradSample,
     started: float,
 ) -> AuditResult:
@@ -148,6 +152,7 @@ def _judge(
             _of_the_count(once, often),
         ),
         canaries=canaries,
+        trainer=trainer,
         grad_sample=grad_sample,
         mechanism=MECHANISM,
         seconds=time.perf_counter() - started,

@@ -1,30 +1,19 @@
-"""Canaries through the trainer that a private round uses: its loop, sampler, unit gradients, noise, scale and step.
+"""Canaries: made-up patients in the place of real ones, and the model in which each leaves its own trace.
 
 A canary is a patient with two records whose gradient is far longer than the clipping norm and points where nobody
 else's does. So after a step, that direction of the weights holds what the canary added, and noise.
 
-Dimensions: N canaries, R records, B units, W width, T steps.
+Dimensions: N canaries, R records, B units, W width.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from client.privacy.audit_bounds import Scores
-from client.privacy.event import Event
-from client.privacy.randomness import SecureSource
-from client.privacy.steps import unit_gradients
-from client.privacy.train import PrivatePretrainer, PrivateSite
-from mumc_model.config import ObjectiveConfig, OptimizerConfig, PretrainConfig
-from mumc_model.privacy import PrivacyConfig
-
-GradSample = Literal["hooks", "opacus", "loop"]
-OnStep = Callable[[], None]
+from client.privacy.train import PrivateSite
 
 CLIPPING_NORM = 0.5
 """Not 1, so that a forgotten or a doubled factor of it shows."""
@@ -32,7 +21,6 @@ _LENGTH = 100.0
 """Of a canary's gradient, over the clipping norm and more."""
 _RECORDS = 2
 """Records of each canary, of which a step may take one."""
-_PHYSICAL_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -108,71 +96,13 @@ class CanaryRecords:
         return PrivateSite(records=records, rows=row_R, units=units, patients=frozenset(units), sample_rate=sample_rate)
 
 
-class CanaryTrainer(PrivatePretrainer):
-    """The trainer of private rounds with canaries' model and loss. From the sample to the step nothing is replaced.
+class CanaryQuestions:
+    """Two questions of every canary that is in the data."""
 
-    The wrapped optimiser is plain descent, after which the weights show a step's release as it is.
-    """
+    def __init__(self, in_N: Tensor) -> None:
+        self._canary_R = in_N.nonzero()[:, 0].repeat_interleave(_RECORDS)
+        self.units = tuple(f"canary {number}" for number in self._canary_R.tolist())
 
-    def __init__(self, canaries: int, event: Event, grad_sample: GradSample, source: SecureSource) -> None:
-        """A trainer for this mechanism. MUMC's model, teacher and bank are not built."""
-        # Public, and not the half that are in: else a division by how many were drawn would not show.
-        self.expected_batch = max(1, round(event.sample_rate * canaries / 3))
-        recipe: Any = SimpleNamespace(
-            objective=ObjectiveConfig(),
-            pretrain=PretrainConfig(optimizer=OptimizerConfig(lr=1.0, schedule="constant")),
-            privacy=PrivacyConfig(
-                unit="patient",
-                noise_multiplier=event.noise_multiplier,
-                clipping_norm=CLIPPING_NORM,
-                expected_batch=self.expected_batch,
-                physical_batch=_PHYSICAL_BATCH,
-                grad_sample=grad_sample,
-            ),
-        )
-        self.recipe, self.source, self.canaries = recipe, source, CanaryModel(canaries)
-        taught: Any = SimpleNamespace(restart=lambda: None, update=lambda momentum: None)
-        plain: Any = torch.optim.SGD(self.canaries.parameters(), lr=1.0)
-        model: Any = self.canaries
-        self.model, self.teacher, self.optimizer = model, taught, plain
-        self.adapters = self.mim_decoder = None
-        self.roots, self.weights = [self.canaries], dict(self.canaries.named_parameters())
-        self.gradients = unit_gradients(grad_sample, self.weights, self.roots)
-        self.steps_done = 0
-
-    def _encode_bank(self) -> None:
-        """Canaries contrast with nothing."""
-
-    def _units(self, pairs: Any, *_: Any) -> Any:
-        return pairs
-
-    def _loss(self, alpha: float, seen: list[Mapping[str, Tensor]]) -> Callable[[Any], Tensor]:
-        return self.canaries.loss
-
-
-@dataclass(frozen=True)
-class Releases:
-    """What a trainer's steps gave away."""
-
-    score_TN: Scores
-    """Of all canaries after each step, in clipping norms."""
-    counted: int
-    """Steps by the trainer's own count."""
-
-
-def releases(
-    in_N: Tensor, event: Event, grad_sample: GradSample, source: SecureSource, on_step: OnStep = lambda: None
-) -> Releases:
-    """The releases of so many steps on the canaries that are in the data."""
-    trainer = CanaryTrainer(len(in_N), event, grad_sample, source)
-    found = []
-
-    def read(step: int, losses: Mapping[str, float]) -> None:
-        scores_N = trainer.canaries.scores().double().numpy()
-        found.append(scores_N * (trainer.expected_batch / CLIPPING_NORM))
-        trainer.canaries.restore()
-        on_step()
-
-    site = CanaryRecords(len(in_N)).site(in_N, event.sample_rate)
-    trainer.run(site, first_step=0, steps=event.steps, total_steps=event.steps, on_step=read)
-    return Releases(np.stack(found), trainer.steps_done)
+    def batch(self, row_B: Tensor, generator: torch.Generator) -> CanaryBatch:
+        """The canaries of these questions."""
+        return CanaryBatch(self._canary_R[row_B][:, None])

@@ -50,6 +50,9 @@ MEANING = {
 """What a check is about, and what it means if the number is too high or too low."""
 
 
+_TRAINERS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+
+
 def to_console(result: AuditResult, console: Console) -> None:
     """Print the audit as a table of questions and answers."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 1, 0))
@@ -88,8 +91,8 @@ def reasons(result: AuditResult) -> list[str]:
 def _done(result: AuditResult) -> str:
     return (
         f"{result.canaries:,} made-up patients, half of them in the data by the toss of a coin, through this machine's "
-        f"own trainer: its sampler, clipping ({result.grad_sample}), noise and steps; no real patient was read. "
-        f"{result.seconds:.0f} s"
+        f"own {_TRAINERS[result.trainer]}: its sampler, clipping ({result.grad_sample}), noise and steps; no real "
+        f"patient was read. {result.seconds:.0f} s"
     )
 
 

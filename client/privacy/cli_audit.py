@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 GradSample = Literal["hooks", "opacus", "loop"]
+Trainer = Literal["pretrain", "finetune"]
 
 
 @app.command()
 def audit(
+    trainer: Annotated[
+        Trainer, typer.Option(help="Whose steps: those of private pre-training, or fine-tuning.")
+    ] = "pretrain",
     grad_sample: Annotated[GradSample, typer.Option(help="Which way of clipping single patients.")] = "hooks",
     canaries: Annotated[
         int | None, typer.Option(help="Made-up patients; by default as many as take seconds.", show_default=False)
@@ -36,7 +40,7 @@ def audit(
     from client.privacy.audit import audit as run
 
     with _progress("canaries", as_json) as on_progress:
-        result = run(grad_sample=grad_sample, canaries=canaries, on_progress=on_progress)
+        result = run(trainer=trainer, grad_sample=grad_sample, canaries=canaries, on_progress=on_progress)
     attacked = _attack(*given, quiet=as_json) if given else None
     if as_json:
         import json

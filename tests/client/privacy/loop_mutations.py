@@ -1,11 +1,12 @@
-"""Faults in the text of the trainer's own loop: its source is rewritten in one place, and run as it then stands."""
+"""Faults in the text of the trainers' own loops: the source is rewritten in one place, and run as it then stands."""
 
 import inspect
 import textwrap
 
 import torch
 
-from client.privacy import steps, train
+from client.privacy import finetune_train, steps, train
+from client.privacy.finetune_train import PrivateFinetuner
 from client.privacy.train import PrivatePretrainer
 
 
@@ -111,3 +112,34 @@ LOOP_MUTATIONS = {
     "steps not counted": (_train("run", ("optimizer.attach_step_hook(self._count)", "pass")), "charge too little"),
 }
 """Each fault and some words of what the audit says about it."""
+
+
+def _finetune(name, *edits):
+    return lambda patch: patch.setattr(PrivateFinetuner, name, rewritten(getattr(PrivateFinetuner, name), *edits))
+
+
+FINETUNE_MUTATIONS = {
+    "a step without noise": (
+        lambda patch: patch.setattr(
+            finetune_train, "take_steps", rewritten(steps.take_steps, (_STEP, "step_without_noise(optimizer)"))
+        ),
+        "privacy is weaker",
+    ),
+    "half the noise": (
+        _finetune("_private", ("noise_multiplier=privacy.noise_multiplier", "noise_multiplier=0.5")),
+        "privacy is weaker",
+    ),
+    "half the public batch": (
+        _finetune("_private", ("=privacy.expected_batch", "=privacy.expected_batch / 2")),
+        "divided by less than the declared batch",
+    ),
+    "no clipping": (_finetune("_sum", (_CLIP, "units, 1e9)")), "clipping is too loose"),
+    "a physical batch left out": (_finetune("_sum", (_SPLIT, f"{_SPLIT}[:-1]")), "cut too short"),
+    "questions drawn in place of patients": (
+        _finetune("run", ("PoissonSampler(questions.units", "PoissonSampler(range(len(questions.units))")),
+        "counts twice",
+    ),
+    "drawn twice as often": (_finetune("run", ("sample_rate, self", "min(1.0, 2 * sample_rate), self")), "too often"),
+    "steps not counted": (_finetune("run", ("optimizer.attach_step_hook(self._count)", "pass")), "charge too little"),
+}
+"""The same of private fine-tuning."""

@@ -18,7 +18,7 @@ from tests.client.privacy.audit_mutations import (
     only_hooks_clip_too_loose,
     only_the_others_clip_too_loose,
 )
-from tests.client.privacy.loop_mutations import LOOP_MUTATIONS
+from tests.client.privacy.loop_mutations import FINETUNE_MUTATIONS, LOOP_MUTATIONS
 
 CANARIES = 3000
 
@@ -73,6 +73,22 @@ def test_a_fault_in_the_trainer_s_own_loop_fails_the_audit_and_is_named(fault, m
     mutate, words = LOOP_MUTATIONS[fault]
     mutate(monkeypatch)
     result = measured()
+    assert not result.passed
+    assert words in "; ".join(reasons(result))
+
+
+def test_private_fine_tuning_passes_in_its_own_steps():
+    result = measured(trainer="finetune")
+    assert result.passed, reasons(result)
+    assert result.to_dict()["trainer"] == "finetune"
+    assert "own fine-tuning" in dict(rows(result))["what was done"]
+
+
+@pytest.mark.parametrize("fault", FINETUNE_MUTATIONS)
+def test_a_fault_in_private_fine_tuning_fails_its_audit_and_is_named(fault, monkeypatch):
+    mutate, words = FINETUNE_MUTATIONS[fault]
+    mutate(monkeypatch)
+    result = measured(trainer="finetune")
     assert not result.passed
     assert words in "; ".join(reasons(result))
 

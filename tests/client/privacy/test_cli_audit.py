@@ -36,7 +36,8 @@ def test_json_holds_the_bound_beside_the_claim():
     assert found["effect_size_expected"] == pytest.approx(0.861, abs=5e-4)
     keys = {"effect_size", "delta", "canaries", "confidence", "mechanism", "seconds", "checks", "grad_sample"}
     assert keys <= found.keys()
-    assert found["canaries"] == 1000
+    assert (found["canaries"], found["trainer"]) == (1000, "pretrain")
+    assert json.loads(run(f"{WORDS} --trainer finetune --json"))["trainer"] == "finetune"
 
 
 def test_the_table_says_it_in_words():
