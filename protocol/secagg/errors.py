@@ -21,6 +21,12 @@ class PinError(SecaggError):
     code = "unpinned_key"
 
 
+class ShareOfSumError(SecaggError):
+    """The weights make a sum that is little else than this site's update."""
+
+    code = "dominant_site"
+
+
 class AgreementKeyError(SecaggError):
     """An X25519 key is none, or leads to a secret that anybody knows."""
 

@@ -116,6 +116,15 @@ class Session(Content):
         """The weight of these sites over the weight of all sites of the session."""
         return Fraction(sum(self.weights[site] for site in sites), sum(self.weights.values()))
 
+    def worst_share(self, site: str) -> Fraction:
+        """The largest weight that the site can have among those of a sum who do not collude; near 1 it stands alone.
+
+        The worst sum holds the site, `colluding` sites that know each other's updates, and the lightest of the rest.
+        """
+        others = sorted(weight for name, weight in self.weights.items() if name != site)
+        cover = sum(others[: self.threshold - 1 - self.colluding])
+        return Fraction(self.weights[site], self.weights[site] + cover)
+
     def check_pinned(self, pinned: Mapping[str, str]) -> None:
         """Return only if each site's key is the one that is pinned: by its fingerprint, or as a whole in hex.
 

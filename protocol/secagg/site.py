@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocol.secagg.errors import ConsistencyError, PinError, ThresholdError
+from protocol.secagg.errors import ConsistencyError, PinError, ShareOfSumError, ThresholdError
 from protocol.secagg.keys import (
     SECRET_BYTES,
     Entropy,
@@ -48,6 +48,9 @@ from protocol.signing import public_hex
 
 Array = np.ndarray[Any, Any]
 
+MOST_SHARE = 0.9
+"""Of a sum's weight, for a site that sets no limit of its own."""
+
 
 def advertise(
     session: Session,
@@ -56,15 +59,18 @@ def advertise(
     key: Ed25519PrivateKey,
     pinned: Mapping[str, str],
     before: State | None = None,
+    most_share: float = MOST_SHARE,
     entropy: Entropy = os.urandom,
 ) -> Step[Keys]:
     """Stage 1: fresh X25519 keys, signed.
 
     `pinned` holds the fingerprint or the key of every site by name; `before` is the last state of the same run, erased
-    or not. The caller has checked that the run, the base and the schema are those of its order.
+    or not; `most_share` bounds this site's weight among the sites of a sum (`Session.worst_share`). The caller has
+    checked that the run, the base, the schema, `colluding` and the weights are those that it knows.
 
     Raises:
         PinError: the session names a site or a key that is not pinned, or another key for this site.
+        ShareOfSumError: the weights leave this site's update hardly covered.
         RevealedError, StaleError: the session may not follow the last one.
     """
     if before is not None:
@@ -75,6 +81,11 @@ def advertise(
     session.check_pinned(pinned)
     if session.keys.get(site) != public_hex(key):
         raise PinError(f"the session does not name this site, {site}, with its own key; enrol it at the server again")
+    if (share := session.worst_share(site)) > most_share:
+        raise ShareOfSumError(
+            f"this site could have {float(share):.1%} of the weight of a sum, above its limit of {most_share:.1%}, and "
+            "the sum would show its update; agree on weights that are closer to one another, or on a higher threshold"
+        )
     private = {"sealing": entropy(SECRET_BYTES), "masking": entropy(SECRET_BYTES)}
     message = signed(Keys, session, site, key, **{name: public_of(secret) for name, secret in private.items()})
     state = begun(session, site, {name: secret.hex() for name, secret in private.items()}, message)

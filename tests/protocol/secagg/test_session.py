@@ -1,3 +1,6 @@
+import itertools
+from fractions import Fraction
+
 import pytest
 
 from protocol.errors import MessageError
@@ -107,3 +110,25 @@ def test_the_order_in_which_sites_are_named_changes_nothing():
     backwards = session(4, keys=dict(reversed(terms.keys.items())), weights=dict(reversed(terms.weights.items())))
     assert backwards.digest == terms.digest
     assert [terms.index(site) for site in terms.sites] == [1, 2, 3, 4]
+
+
+def test_the_worst_share_of_a_site_is_beside_the_lightest_sites_that_do_not_collude():
+    weights = {"ash": 60, "birch": 1, "cedar": 2, "elm": 4, "fir": 8}
+    assert session(5, weights=weights).worst_share("ash") == Fraction(60, 60 + 1 + 2)
+    assert session(5, colluding=1, weights=weights).worst_share("ash") == Fraction(60, 60 + 1 + 2)
+    assert session(5, colluding=2, weights=weights).worst_share("ash") == Fraction(60, 60 + 1)
+    assert session(5, weights=weights).worst_share("birch") == Fraction(1, 1 + 2 + 4)
+
+
+def test_the_worst_share_is_that_of_the_worst_choice_of_survivors_and_colluders():
+    for colluding in range(3):
+        terms = session(5, colluding)
+        for site in terms.sites:
+            others = [s for s in terms.sites if s != site]
+            shares = [
+                Fraction(terms.weights[site], terms.weights[site] + sum(terms.weights[s] for s in honest))
+                for size in range(terms.threshold - 1, len(others) + 1)
+                for survivors in itertools.combinations(others, size)
+                for honest in itertools.combinations(survivors, size - colluding)
+            ]
+            assert terms.worst_share(site) == max(shares)

@@ -13,6 +13,7 @@ from protocol.secagg.errors import (
     ConsistencyError,
     PinError,
     ShareError,
+    ShareOfSumError,
     ThresholdError,
 )
 from protocol.secagg.messages import Accord, Agreement, Inbox, Keys, Roster, Survivors, signed
@@ -52,6 +53,15 @@ def test_a_session_that_names_this_site_with_another_key_is_refused():
         advertise(terms, key=new_key())
     with pytest.raises(PinError, match="yew, with its own key"):
         advertise(terms, site="yew")
+
+
+def test_weights_that_would_lay_this_site_s_update_open_are_refused():
+    terms = session(5, weights={"ash": 2**40, "birch": 1, "cedar": 1, "elm": 1, "fir": 2**40})
+    with pytest.raises(ShareOfSumError, match=r"100.0% of the weight of a sum, above its limit of 90.0%"):
+        advertise(terms)
+    stages.advertise(terms, site="birch", key=identity("birch"), pinned=terms.keys)
+    with pytest.raises(ShareOfSumError, match=r"33.3% .* above its limit of 30.0%"):
+        advertise(session(5, weights=dict.fromkeys(terms.sites, 7)), most_share=0.3)
 
 
 def test_forged_keys_of_a_peer_are_refused():
