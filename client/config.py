@@ -36,7 +36,14 @@ class RunLimits:
     """Of the model, as its shape says."""
     min_records: int = 20
     """Fewest captioned images, or training questions, with which this site takes part."""
-    weights: tuple[str, ...] = ("visual_encoder.", "text_encoder.bert.", "vision_proj.", "text_proj.", "itm_head.", "temp")
+    weights: tuple[str, ...] = (
+        "visual_encoder.",
+        "text_encoder.bert.",
+        "vision_proj.",
+        "text_proj.",
+        "itm_head.",
+        "temp",
+    )
     """Beginnings of the names of weights that may leave."""
     metrics: tuple[str, ...] = ("*",)
     """Names of metrics that may leave, with * and ?; others are left out of what is sent, and noted in the log."""

@@ -1,4 +1,4 @@
-"""Whether this site does what an order asks: its limits, checked before any data is opened and outside the training code.
+"""Whether this site does what an order asks: its limits, checked before any data is opened, outside the training code.
 
 A site without limits trains nothing. A reason names the order's numbers and the site's limit, never anything of its
 data, so that the server can show it.

@@ -91,7 +91,9 @@ class Seal:
 
     def to_json(self) -> str:
         """As it travels."""
-        return canonical({"version": VERSION, "statement": self.statement.to_dict(), "signature": self.signature}).decode()
+        return canonical(
+            {"version": VERSION, "statement": self.statement.to_dict(), "signature": self.signature}
+        ).decode()
 
     @classmethod
     def from_json(cls, text: str) -> "Seal":

@@ -1,9 +1,11 @@
 """The ServerApp: resolves the run once and plays it."""
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
@@ -13,6 +15,11 @@ from configs.compose import compose
 from configs.loader import ConfigurationError, load
 from server import federation
 from server.config import RunConfig
+from server.home import Home
+from server.seal import Post
+
+HOME = "MUMC_HOME"
+"""Names the federation's folder to the ServerApp of a deployment; `mumc-server start` sets it."""
 
 app = ServerApp()
 
@@ -21,7 +28,9 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Play the run that `run-json` or `hydra-overrides` describes; a deployment sees a line a round."""
     config = run_config(context.run_config)
-    if context.run_config.get("run-json"):
+    if home := os.environ.get(HOME):
+        federation.run(grid, config, on_round=partial(print, flush=True), post=Post(Home.open(Path(home))))
+    elif context.run_config.get("run-json"):
         federation.run(grid, config)
     else:
         federation.run(grid, config, on_round=partial(print, flush=True))

@@ -15,3 +15,7 @@ class OutputError(ServerError):
 
 class FolderError(ServerError):
     """The federation's folder is missing, damaged, held by another command, or does not know the site."""
+
+
+class ControlError(ServerError):
+    """The SuperLink does not answer, or refuses what the operator's command asks."""

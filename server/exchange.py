@@ -28,15 +28,24 @@ class Reply:
     fault: str = ""
 
 
-def wait_for_nodes(grid: Grid, *, wanted: int, least: int, wait_s: float) -> list[int]:
+def wait_for_nodes(
+    grid: Grid,
+    *,
+    wanted: int,
+    least: int,
+    wait_s: float,
+    enrolled: Callable[[Sequence[int]], list[int]] = list,
+) -> list[int]:
     """Node ids online, sorted, as soon as `wanted` are there, or after `wait_s` seconds if at least `least` are.
+
+    `enrolled` keeps those that may take part.
 
     Raises:
         FederationError: fewer than `least` came in time.
     """
     deadline = time.monotonic() + wait_s
     pauses = _pauses()
-    while len(nodes := sorted(grid.get_node_ids())) < wanted and time.monotonic() < deadline:
+    while len(nodes := sorted(enrolled(list(grid.get_node_ids())))) < wanted and time.monotonic() < deadline:
         time.sleep(next(pauses))
     if len(nodes) < least:
         raise FederationError(
@@ -51,7 +60,7 @@ def wait_for_nodes(grid: Grid, *, wanted: int, least: int, wait_s: float) -> lis
 def exchange(
     grid: Grid,
     nodes: Sequence[int],
-    content: Callable[[], RecordDict],
+    content: Callable[[int], RecordDict],
     *,
     action: str,
     group: str,
@@ -62,14 +71,14 @@ def exchange(
     Args:
         grid: Flower's grid.
         nodes: Whom to ask.
-        content: Makes the content of one message; arrays may be shared between them.
+        content: Makes the content of one node's message; arrays may be shared between them.
         action: Flower's message type.
         group: What the messages have in common, for Flower's log.
         timeout_s: How long to wait for replies; what is ready then is still taken.
     """
     # A message outlives the deadline a little, so that it is the deadline that decides and not Flower's expiry.
     ttl = timeout_s + _GRACE_S
-    messages = [Message(content(), node, action, ttl=ttl, group_id=group) for node in nodes]
+    messages = [Message(content(node), node, action, ttl=ttl, group_id=group) for node in nodes]
     waiting, lost = _push(grid, messages)
     del messages
     yield from (Reply(node=node, fault=NOT_SENT) for node in lost)

@@ -23,6 +23,7 @@ from server.exchange import wait_for_nodes
 from server.journal import Journal, RoundRecord, name_lost
 from server.orders import Orders, fit_vocabulary
 from server.output import JOURNAL, RESULT, own_folder, result_json
+from server.seal import Post
 from server.strategy import Strategy, Tally
 
 Array = np.ndarray[Any, Any]
@@ -44,9 +45,14 @@ class FederationResult:
 
 
 def run(
-    grid: Grid, config: RunConfig, on_round: Callable[[RoundRecord], None] = lambda record: None
+    grid: Grid,
+    config: RunConfig,
+    on_round: Callable[[RoundRecord], None] = lambda record: None,
+    post: Post | None = None,
 ) -> FederationResult:
     """The result of the run; `on_round` sees each record as soon as it is on the disk.
+
+    `post` signs orders and checks replies; without it the sites are those of a trial on one machine.
 
     Raises:
         OutputError: the output folder holds another run, or the disk refuses.
@@ -58,14 +64,14 @@ def run(
     tokens = vocabulary(config.vocabulary).vocab
     recipe = fit_vocabulary(config.recipe, len(tokens))
     journal = Journal(folder / JOURNAL)
-    strategy = Strategy(grid, config, run_id, first_weights(config, recipe), journal)
+    strategy = Strategy(grid, config, run_id, first_weights(config, recipe), journal, post)
     orders = Orders(config, run_id, recipe, tuple(tokens))
     records = []
     for round in range(1, config.federation.rounds + 1):
-        nodes = _nodes(grid, config, first=round == 1)
+        nodes = _nodes(grid, config, post, first=round == 1)
         records.append(strategy.play_round(orders.pretrain(round, strategy.digest), nodes))
         on_round(records[-1])
-    tally = _final(grid, config, orders, strategy, first=not records)
+    tally = _final(grid, config, orders, strategy, post, first=not records)
     write_whole(folder / RESULT, result_json(config, run_id, records, tally))
     return FederationResult(
         run_id=run_id,
@@ -89,7 +95,9 @@ def first_weights(config: RunConfig, recipe: Recipe) -> dict[str, Array]:
     return {name: weight.numpy() for name, weight in shared_weights(model).items()}
 
 
-def _final(grid: Grid, config: RunConfig, orders: Orders, strategy: Strategy, *, first: bool) -> Tally:
+def _final(
+    grid: Grid, config: RunConfig, orders: Orders, strategy: Strategy, post: Post | None, *, first: bool
+) -> Tally:
     """What the sites report of their own fine-tuned models; weights must not come back.
 
     Raises:
@@ -101,7 +109,7 @@ def _final(grid: Grid, config: RunConfig, orders: Orders, strategy: Strategy, *,
     if final == "finetune" and first:
         strategy.save(0)
     order = orders.finetune(strategy.digest) if final == "finetune" else orders.evaluate(strategy.digest)
-    tally = strategy.ask(order, _nodes(grid, config, first=first), _take_metrics)
+    tally = strategy.ask(order, _nodes(grid, config, post, first=first), _take_metrics)
     if tally.reports:
         return tally
     lost = f"no site reports a fine-tuned model; lost: {name_lost(tally.refused)}; each site's own log says why"
@@ -118,8 +126,14 @@ def _take_metrics(report: Report, arrays: Mapping[str, Array]) -> None:
         raise UnexpectedWeightsError("this reply carries metrics only; the answer decoder stays at its site")
 
 
-def _nodes(grid: Grid, config: RunConfig, *, first: bool) -> list[int]:
+def _nodes(grid: Grid, config: RunConfig, post: Post | None, *, first: bool) -> list[int]:
     """Who is online: at first all expected sites are waited for, later a lost one does not hold the others up."""
     federation = config.federation
     wanted = federation.sites if first else federation.min_sites
-    return wait_for_nodes(grid, wanted=wanted, least=federation.min_sites, wait_s=federation.wait_s)
+    return wait_for_nodes(
+        grid,
+        wanted=wanted,
+        least=federation.min_sites,
+        wait_s=federation.wait_s,
+        enrolled=post.enrolled if post else list,
+    )

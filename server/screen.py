@@ -1,6 +1,6 @@
 """Whether one site's reply may enter the mean. Each check returns nothing or raises with a stable code."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,14 +47,15 @@ def check_finite(update: Mapping[str, Array], base: Mapping[str, Array]) -> None
 
 
 class Roster:
-    """What each node is called: the name its report gives, else its node id in hex."""
+    """What each node is called: as it is enrolled, else by the name its report gives, else by its node id in hex."""
 
-    def __init__(self) -> None:
+    def __init__(self, enrolled: Callable[[int], str] | None = None) -> None:
         self._names: dict[int, str] = {}
+        self._enrolled = enrolled
 
     def name(self, node: int) -> str:
         """The site's name as far as it is known."""
-        return self._names.get(node, f"{node:016x}")
+        return self._enrolled(node) if self._enrolled else self._names.get(node, f"{node:016x}")
 
     def claim(self, node: int, site: str, online: Iterable[int]) -> None:
         """Let a node go by the name its report gives.

@@ -11,6 +11,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from protocol.codec import digest, pack, unpack
+from protocol.envelope import payload_digest
 from protocol.errors import ProtocolError
 from protocol.messages import EPSILON, Order, Refusal, Report
 from protocol.records import arrays_to_record, payload_bytes, reply_from_record, to_record
@@ -23,6 +24,7 @@ from server.journal import Journal, RoundRecord, name_lost
 from server.merge import StreamingMean, norm
 from server.optimizer import ServerOptimizer
 from server.screen import Roster, check_answers, check_examples, check_finite
+from server.seal import Post
 
 Array = np.ndarray[Any, Any]
 
@@ -73,16 +75,23 @@ class Strategy:
         run_id: Its name.
         weights: The shared weights to begin with, by name.
         journal: Where each round is recorded.
+        post: Signs orders and checks replies; None in a trial on one machine.
     """
 
     def __init__(
-        self, grid: Grid, config: RunConfig, run_id: str, weights: Mapping[str, Array], journal: Journal
+        self,
+        grid: Grid,
+        config: RunConfig,
+        run_id: str,
+        weights: Mapping[str, Array],
+        journal: Journal,
+        post: Post | None = None,
     ) -> None:
         self.schema = WeightSchema.of(weights)
         self.packed = pack(weights, self.schema)
         self._grid, self._config, self._run_id, self._journal = grid, config, run_id, journal
         self._optimizer = ServerOptimizer(config.strategy, self.schema.flat_sizes)
-        self._roster = Roster()
+        self._post, self._roster = post, Roster(post.site if post else None)
 
     @property
     def digest(self) -> str:
@@ -129,6 +138,8 @@ class Strategy:
         tally = Tally()
         for reply in self._replies(order, nodes, tally):
             try:
+                if self._post and reply.content is not None:
+                    self._post.check(reply.node, reply.content)
                 report, arrays = _read(reply)
                 check_answers(report, order)
                 self._roster.claim(reply.node, report.site, nodes)
@@ -147,10 +158,12 @@ class Strategy:
 
     def _replies(self, order: Order, nodes: Sequence[int], tally: Tally) -> Iterator[Reply]:
         """The replies as they arrive, their bytes counted."""
-        base = arrays_to_record({} if order.action == "evaluate.vqa" else self.packed)
+        arrays = {} if order.action == "evaluate.vqa" else self.packed
+        base, post = arrays_to_record(arrays), self._post
+        payload = payload_digest(order, arrays) if post else ""
 
-        def content() -> RecordDict:
-            record = to_record(order, base)
+        def content(node: int) -> RecordDict:
+            record = to_record(order, base, post.seal(order, node, payload) if post else None)
             tally.bytes_down += payload_bytes(record)
             return record
 

@@ -1,0 +1,174 @@
+"""The server's side of sealed messages: each order signed for one site, each reply checked against that very order.
+
+Both are lines of the server's log, `state/log.jsonl`, chained and signed. What each site's log and ledger had come to
+is remembered in `state/heads.json` and told to that site with the next order, so that neither can be taken back.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import RecordDict
+
+from mumc_model.data.files import write_atomically
+from protocol import envelope
+from protocol.chainfile import ChainFile
+from protocol.envelope import Seal, Statement
+from protocol.errors import ChainError, EnvelopeError, IdentityError
+from protocol.hashchain import Head
+from protocol.messages import Order, Refusal, Report
+from protocol.records import reply_from_record, seal_from_record
+from protocol.signing import public_hex
+from server.home import Home
+from server.roster import SiteRegister
+
+LOG_CONTEXT = "server-log"
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+def server_log(home: Home) -> ChainFile:
+    """The server's log of what it sent and what came."""
+    return ChainFile(home.state / "log.jsonl", LOG_CONTEXT)
+
+
+class Post:
+    """Signs and checks the messages of a federation that has a folder.
+
+    Args:
+        home: The federation's folder. Which node is which site stands in `state/nodes.json`, written by
+            `mumc-server start` when it registers the enrolled keys with the SuperLink.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._key, self._log = home.signer(), server_log(home)
+        self._federation = public_hex(self._key)
+        self._sites = {site.name: site for site in SiteRegister.read(home).sites if not site.revoked}
+        self._names = {int(node): name for name, node in read_nodes(home).items() if name in self._sites}
+        self._heads_file = home.state / "heads.json"
+        self._heads: dict[str, dict[str, Head]] = _read_heads(self._heads_file)
+        self._asked: dict[int, Statement] = {}
+
+    def enrolled(self, nodes: Sequence[int]) -> list[int]:
+        """Those of the nodes that are enrolled sites, not revoked."""
+        return [node for node in nodes if node in self._names]
+
+    def site(self, node: int) -> str:
+        """The enrolled name of a node's site.
+
+        Raises:
+            IdentityError: it is none.
+        """
+        if node not in self._names:
+            raise IdentityError(f"node {node:016x} is no enrolled site")
+        return self._names[node]
+
+    def seal(self, order: Order, node: int, payload: str) -> Seal:
+        """The seal of an order to one node, noted in the log before it leaves; `payload` is its digest."""
+        site, nonce = self.site(node), envelope.new_nonce()
+        place = _place(order, site, nonce)
+        entry = self._log.append(self._key, {"kind": "order", **place, "payload": payload})
+        known = self._heads.get(site, {})
+        said = Statement(
+            direction="order",
+            federation=self._federation,
+            site=site,
+            run_id=order.run_id,
+            stage=order.action,
+            round=order.round,
+            attempt=order.attempt,
+            nonce=nonce,
+            base_digest=order.base_digest,
+            payload=payload,
+            head=Head(count=entry["index"] + 1, hash=entry["hash"]),
+            seen=known.get("log", Head()),
+            ledger=known.get("ledger", Head()),
+        )
+        self._asked[node] = said
+        return envelope.seal(said, self._key)
+
+    def check(self, node: int, record: RecordDict) -> None:
+        """Return only if the enrolled site of this node signed this reply to the order that it was sent.
+
+        Raises:
+            EnvelopeError: it did not, or the reply is for another order.
+            ChainError: its log has lost lines that it once told of.
+        """
+        message, arrays = reply_from_record(record)
+        assert not isinstance(message, Order)
+        try:
+            self._check(node, record, message, arrays)
+        except (EnvelopeError, ChainError) as error:
+            self._note(node, "refused", code=error.code)
+            raise
+        self._note(node, "accepted" if isinstance(message, Report) else "refusal", code=_code(message))
+
+    def _check(self, node: int, record: RecordDict, message: Report | Refusal, arrays: Arrays) -> None:
+        found, asked = seal_from_record(record), self._asked[node]
+        if found is None:
+            if isinstance(message, Refusal):
+                return
+            raise EnvelopeError("the reply is not signed; this federation takes none that is not")
+        site = self.site(node)
+        envelope.check_signature(found, self._sites[site].signing_key)
+        same = ("federation", "site", "run_id", "stage", "round", "attempt", "nonce", "base_digest")
+        expected = {"direction": "reply", "seen": asked.head} | {name: getattr(asked, name) for name in same}
+        envelope.check_binds(found.statement, message, arrays, expected)
+        if isinstance(message, Report) and message.site != site:
+            raise EnvelopeError(f"the report calls its site {message.site[:64]!r}, and {site} is enrolled")
+        self._remember(site, found.statement)
+
+    def _remember(self, site: str, said: Statement) -> None:
+        known = self._heads.get(site, {})
+        for name, head in (("log", said.head), ("ledger", said.ledger)):
+            before = known.get(name, Head())
+            if head.count < before.count or (head.count == before.count and head.hash != before.hash):
+                raise ChainError(
+                    f"the {name} of {site} has {head.count} lines and had {before.count}: lines were lost, or it was "
+                    "written anew"
+                )
+        self._heads[site] = {"log": said.head, "ledger": said.ledger}
+        plain = {name: {kind: vars(head) for kind, head in heads.items()} for name, heads in self._heads.items()}
+        write_atomically(self._heads_file, json.dumps(plain, indent=1, sort_keys=True).encode())
+
+    def _note(self, node: int, what: str, *, code: str) -> None:
+        asked = self._asked[node]
+        place = {"site": asked.site, "run": asked.run_id, "round": asked.round, "attempt": asked.attempt}
+        heads = {kind: vars(head) for kind, head in self._heads.get(asked.site, {}).items()}
+        body = {"kind": "reply", **place, "stage": asked.stage, "nonce": asked.nonce, "what": what, "code": code}
+        self._log.append(self._key, body | {"heads": heads})
+
+
+def read_nodes(home: Home) -> dict[str, int]:
+    """The node id of each site that is registered with the SuperLink, by name."""
+    path = home.state / "nodes.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def write_nodes(home: Home, nodes: Mapping[str, int]) -> None:
+    """Keep the node id of each registered site."""
+    write_atomically(home.state / "nodes.json", json.dumps(dict(sorted(nodes.items())), indent=1).encode())
+
+
+def _read_heads(path: Any) -> dict[str, dict[str, Head]]:
+    if not path.is_file():
+        return {}
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    return {site: {kind: Head(**head) for kind, head in heads.items()} for site, heads in plain.items()}
+
+
+def _place(order: Order, site: str, nonce: str) -> dict[str, Any]:
+    return {
+        "site": site,
+        "run": order.run_id,
+        "stage": order.action,
+        "round": order.round,
+        "attempt": order.attempt,
+        "nonce": nonce,
+        "base_digest": order.base_digest,
+    }
+
+
+def _code(message: Report | Refusal) -> str:
+    return message.code if isinstance(message, Refusal) else ""
