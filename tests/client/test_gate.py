@@ -1,0 +1,121 @@
+"""The site's limits: what an order may ask, before any data is opened."""
+
+from dataclasses import replace
+from datetime import time
+
+import pytest
+
+from client.config import RunLimits
+from client.errors import GateError
+from client.faults import refusal
+from client.gate import check_code, check_order, check_records, recipe_digest, released
+from configs.loader import ConfigurationError, load
+from mumc_model.config import Recipe
+from protocol.messages import Refusal
+
+NOON = time(12)
+
+
+@pytest.fixture
+def order(server):
+    return replace(server.pretrain(), steps=5, total_steps=5)
+
+
+def recipe(order):
+    return load(Recipe, order.recipe)
+
+
+def code_of(limits, order, now=NOON):
+    with pytest.raises(GateError) as refused:
+        check_order(limits, order, recipe(order), now)
+    return refused.value
+
+
+def test_an_order_within_the_limits_passes(order):
+    check_order(RunLimits(), order, recipe(order), NOON)
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ({"actions": ("train.finetune",)}, "policy_actions"),
+        ({"recipes": ("0" * 64,)}, "policy_recipes"),
+        ({"max_steps": 4}, "policy_steps"),
+        ({"min_steps": 6}, "policy_min_steps"),
+        ({"max_batch": 1}, "policy_batch"),
+        ({"max_image_size": 8}, "policy_image_size"),
+        ({"max_parameters": 10}, "policy_parameters"),
+        ({"privacy": "required"}, "policy_privacy"),
+        ({"hours": "19:00-07:00"}, "policy_hours"),
+    ],
+)
+def test_an_order_beyond_a_limit_is_refused_under_its_name(order, limits, code):
+    assert code_of(RunLimits(**limits), order).code == code
+
+
+def test_the_reason_names_the_numbers_and_is_told_to_the_server(order):
+    error = code_of(RunLimits(max_steps=4), order)
+    assert str(error) == "the order's steps is 5, and this site allows at most 4 (policy.runs.max_steps)"
+    assert refusal(error) == Refusal(code="policy_steps", text=str(error))
+
+
+def test_a_recipe_is_accepted_by_its_digest(order):
+    check_order(RunLimits(recipes=(recipe_digest(order.recipe),)), order, recipe(order), NOON)
+
+
+def test_hours_go_over_midnight(order):
+    check_order(RunLimits(hours="19:00-07:00"), order, recipe(order), time(23, 30))
+    check_order(RunLimits(hours="19:00-07:00"), order, recipe(order), time(6, 59))
+
+
+def test_only_code_whose_digest_the_site_accepts_is_followed():
+    check_code(RunLimits(), "a" * 64, "a" * 64)
+    check_code(RunLimits(code=("b" * 64,)), "b" * 64, "a" * 64)
+    for limits, code in ((RunLimits(), "b" * 64), (RunLimits(), ""), (RunLimits(code=()), "a" * 64)):
+        with pytest.raises(GateError, match="install the same fedmumc at both ends"):
+            check_code(limits, code, "a" * 64)
+
+
+def test_a_deployed_site_without_limits_follows_no_order(server, untouched):
+    from flwr.app import Context, Message, RecordDict
+    from flwr.supercore.task_identity import TaskIdentity
+
+    from client.app import app
+    from protocol.records import reply_from_record, to_record
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    message = Message(to_record(server.pretrain(), server.base), 101, "train.pretrain")
+    message.metadata.__dict__["_message_id"] = "message-1"
+    context = Context(
+        run_id=1, node_id=101, node_config={"site": str(untouched)}, state=RecordDict(), run_config={"trial": True}
+    )
+    answer, arrays = reply_from_record(app(message, context).content)
+    assert (answer.code, arrays) == ("no_policy", {})
+
+
+def test_too_few_records_are_refused_without_saying_how_many():
+    check_records(RunLimits(min_records=3), 3)
+    with pytest.raises(GateError) as refused:
+        check_records(RunLimits(min_records=3), 2)
+    assert not any(digit in str(refused.value) for digit in "0123456789")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [({"max_steps": 0}, "choose 1 or more"), ({"hours": "7-19"}, "write it as 19:00-07:00")],
+)
+def test_limits_that_mean_nothing_are_refused(values, said):
+    with pytest.raises(ConfigurationError, match=said):
+        RunLimits(**values)
+
+
+def test_metrics_leave_by_name(server):
+    from client.config import PolicyConfig, SiteConfig
+    from protocol.messages import Report
+
+    report = Report(
+        run_id="r", round=1, attempt=1, site="s", examples=1, metrics={"loss": 1.0, "itm": 2.0}, base_digest="0" * 64
+    )
+    config = SiteConfig(name="s", policy=PolicyConfig(runs=RunLimits(metrics=("l*",))))
+    assert released(config, report) == ({"loss": 1.0}, ["itm"])
+    assert released(SiteConfig(name="s"), report) == (dict(report.metrics), [])
