@@ -10,6 +10,7 @@ from client.faults import answer_faults
 from client.finetune import evaluate_vqa, finetune_site
 from client.gate import keep_policy
 from client.pretrain import pretrain_site
+from client.seal import seal_replies
 from client.site import open_site
 from protocol.errors import MessageError
 from protocol.messages import Order
@@ -17,7 +18,7 @@ from protocol.records import order_from_record, to_record
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-app = ClientApp(mods=[answer_faults, keep_policy])
+app = ClientApp(mods=[answer_faults, seal_replies, keep_policy])
 
 
 @app.train("pretrain")

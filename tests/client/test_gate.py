@@ -76,7 +76,7 @@ def test_only_code_whose_digest_the_site_accepts_is_followed():
             check_code(limits, code, "a" * 64)
 
 
-def test_a_deployed_site_without_limits_follows_no_order(server, untouched):
+def test_a_deployed_site_that_has_joined_nothing_follows_no_order(server, untouched):
     from flwr.app import Context, Message, RecordDict
     from flwr.supercore.task_identity import TaskIdentity
 
@@ -90,7 +90,7 @@ def test_a_deployed_site_without_limits_follows_no_order(server, untouched):
         run_id=1, node_id=101, node_config={"site": str(untouched)}, state=RecordDict(), run_config={"trial": True}
     )
     answer, arrays = reply_from_record(app(message, context).content)
-    assert (answer.code, arrays) == ("no_policy", {})
+    assert (answer.code, arrays) == ("not_joined", {})
 
 
 def test_too_few_records_are_refused_without_saying_how_many():
