@@ -35,7 +35,8 @@ class RunLimits:
     max_parameters: int = 400_000_000
     """Of the model, as its shape says."""
     min_records: int = 20
-    """Fewest captioned images, or training questions, with which this site takes part."""
+    """Fewest captioned images, or training questions, with which this site takes part; where an officer has signed a
+    privacy policy, its public number of units stands for both."""
     weights: tuple[str, ...] = (
         "visual_encoder.",
         "text_encoder.bert.",
@@ -54,17 +55,16 @@ class RunLimits:
     noise_multiplier: float = 0.0
     """Least noise of a private run; the officer's signed policy may ask for more."""
     secure_aggregation: Literal["required", "allowed"] = "required"
-    """`required` sends an update only under masks, so that the server learns nothing but the sum."""
-    secure_sites: int = 3
-    """Fewest sites in a masked sum."""
+    """`required` sends an update only under masks, so that the server learns nothing but the sum. No run masks yet
+    (docs/secagg.md), so `required` refuses pre-training; `allowed` lets plain updates go to the server."""
     hours: str = ""
     """When orders are followed, as 19:00-07:00 in the machine's time; empty for always."""
     memory_gib: float = 0.0
-    """Most main memory for the work on one order; 0 sets no limit."""
+    """Most main memory for the work on one order, as the site's task runner sets it; 0 sets no limit."""
 
     def __post_init__(self) -> None:
         """Refuse limits that would refuse everything or mean nothing."""
-        for name in ("max_rounds", "max_steps", "max_batch", "max_image_size", "max_parameters", "secure_sites"):
+        for name in ("max_rounds", "max_steps", "max_batch", "max_image_size", "max_parameters"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"policy.runs.{name} in site.yaml is {getattr(self, name)}; choose 1 or more")
         for name in ("min_steps", "min_records", "smallest_count", "noise_multiplier", "memory_gib"):

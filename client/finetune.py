@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from client.gate import check_records
 from client.privacy.policy import check_run, read_policy
 from client.rounds import kept_answerer, merged_model, report
 from client.site import Site
@@ -24,7 +25,8 @@ from mumc_model.sharing import load_private
 from protocol.messages import Order, Report
 
 SMALLEST_GROUP = 10
-"""Accuracies over fewer questions stay at the site, because they tell of single patients."""
+"""Accuracies over fewer questions stay at the site, because they tell of single patients, unless its limits say
+otherwise (policy.runs.smallest_count)."""
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -37,9 +39,13 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     Raises:
         ProtocolError: the weights are not those that the order names, or do not fit its model.
         PrivacyError: policy, budget, ledger or provenance do not allow what the run asks for.
+        GateError: the site has too few training questions by its own limit.
         DataError: the site has no training questions.
     """
     recipe, state = load(Recipe, order.recipe, "order.recipe"), site.state(order.run_id)
+    policy = read_policy(site.root)
+    questions = sum(row.split == "train" for row in site.data.vqa)
+    check_records(site.config.policy.runs, policy.units if policy else questions)
     if recipe.privacy.releases_metrics:
         # Opacus takes seconds to import, and a run that releases nothing does without.
         from client.privacy.finetune import finetune_privately
@@ -70,8 +76,9 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     answerer.save(state.vqa_folder, facts={"run": order.run_id, "selection": result.selection})
     rows = _test_rows(answerer, data, site)
     state.keep_rows("test", rows)
-    metrics = {"loss": result.loss} | accuracies(rows)
-    if result.validation_accuracy is not None and len(data.val) >= SMALLEST_GROUP:
+    smallest = _smallest(site)
+    metrics = {"loss": result.loss} | accuracies(rows, smallest)
+    if result.validation_accuracy is not None and len(data.val) >= smallest:
         metrics["validation_accuracy"] = result.validation_accuracy
     return _report(order, site, recipe, len(data.train), metrics)
 
@@ -93,20 +100,20 @@ def evaluate_vqa(order: Order, site: Site) -> Report:
         raise DataError("there are no test questions to answer; import some with split: test")
     rows = _test_rows(kept_answerer(state.vqa_folder, recipe, order.vocabulary), data, site)
     state.keep_rows("test", rows)
-    return _report(order, site, recipe, len(rows), accuracies(rows))
+    return _report(order, site, recipe, len(rows), accuracies(rows, _smallest(site)))
 
 
-def accuracies(rows: Sequence[AnswerRow]) -> dict[str, float]:
+def accuracies(rows: Sequence[AnswerRow], smallest: int = SMALLEST_GROUP) -> dict[str, float]:
     """Accuracy and number of questions, overall and by open and closed, as far as no group is too small to tell.
 
     Where one of the two kinds is too small both are left out, since the rest of a sum tells the missing part.
     """
-    if len(rows) < SMALLEST_GROUP:
+    if len(rows) < max(1, smallest):
         return {}
     scores = score(rows)
     metrics = {"accuracy": scores["overall"]["accuracy"], "tested": float(len(rows))}
     kinds = {kind: scores[kind] for kind in ("open", "closed") if kind in scores}
-    if all(group["n"] >= SMALLEST_GROUP for group in kinds.values()):
+    if all(group["n"] >= smallest for group in kinds.values()):
         for kind, group in kinds.items():
             metrics |= {f"accuracy_{kind}": group["accuracy"], f"tested_{kind}": float(group["n"])}
     return metrics
@@ -123,6 +130,11 @@ def _report(order: Order, site: Site, recipe: Recipe, examples: int, metrics: Ma
     check_run(policy, recipe.privacy)
     assert policy is not None
     return report(order, site, policy.units, {})
+
+
+def _smallest(site: Site) -> int:
+    limits = site.config.policy.runs
+    return limits.smallest_count if limits else SMALLEST_GROUP
 
 
 def _test_rows(answerer: Answerer, data: VqaData, site: Site) -> list[AnswerRow]:

@@ -5,7 +5,7 @@ data, so that the server can show it.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, time
 from fnmatch import fnmatchcase
 from typing import Any
@@ -41,7 +41,9 @@ def keep_policy(message: Message, context: Context, call_next: CallNext) -> Mess
             "no_policy",
             "the site has set no limits (policy.runs in its site.yaml), and without them it trains nothing",
         )
-    check_code(limits, str(context.node_config.get(CODE_KEY, "")), str(context.node_config.get(INSTALLED_KEY, "")))
+    if not is_trial(context):
+        code, installed = (str(context.node_config.get(key, "")) for key in (CODE_KEY, INSTALLED_KEY))
+        check_code(limits, code, installed)
     order, _ = order_from_record(message.content)
     recipe = load(Recipe, order.recipe, "order.recipe")
     check_order(limits, order, recipe, datetime.now().time())
@@ -110,7 +112,7 @@ def released(config: SiteConfig, report: Report) -> tuple[dict[str, float], list
     return leaving, sorted(set(report.metrics) - set(leaving))
 
 
-def check_weights(limits: RunLimits | None, names: Mapping[str, Any]) -> None:
+def check_weights(limits: RunLimits | None, names: Iterable[str]) -> None:
     """Return only if every weight of an update may leave the site.
 
     Raises:
@@ -140,6 +142,11 @@ def _check_training(limits: RunLimits, order: Order, recipe: Recipe) -> None:
         raise GateError(
             "policy_min_steps",
             f"the order asks for {order.steps} steps, below this site's {limits.min_steps} (policy.runs.min_steps)",
+        )
+    if limits.secure_aggregation == "required":
+        raise GateError(
+            "policy_secure_aggregation",
+            "the run sends updates without masks, and this site requires them (policy.runs.secure_aggregation)",
         )
     privacy = recipe.privacy
     if limits.privacy == "required" and not privacy.on:

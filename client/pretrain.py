@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from client.gate import check_records
 from client.privacy.policy import check_run, read_policy
 from client.rounds import Arrays, as_numpy, caption_dataset, merged_model, report
 from client.site import Site
@@ -23,10 +24,13 @@ def pretrain_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], site: 
     Raises:
         PolicyError: the run protects the site's patients less than its signed policy demands.
         ProtocolError: the weights are not those that the order names, or do not fit its model.
+        GateError: the site has too few captions, or weights would leave that may not.
         DataError: the site has no captions.
     """
     recipe = load(Recipe, order.recipe, "order.recipe")
-    check_run(read_policy(site.root), recipe.privacy)
+    policy = read_policy(site.root)
+    check_run(policy, recipe.privacy)
+    check_records(site.config.policy.runs, policy.units if policy else len(site.data.captions))
     if not site.data.captions:
         raise DataError("pre-training needs captions, and this site has none; import some with mumc-site import")
     if recipe.privacy.on:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from client.gate import check_weights
 from client.site import Site
 from mumc_model.answerer import Answerer
 from mumc_model.config import Recipe
@@ -31,9 +32,12 @@ def merged_model(
 
     Raises:
         ProtocolError: the weights are not those that the order names, or do not fit its model.
+        GateError: some would leave the site that may not.
     """
     model = build_model(recipe.model, site.seed())
     schema = WeightSchema.of(as_numpy(shared_weights(model)))
+    if order.action == "train.pretrain":
+        check_weights(site.config.policy.runs, schema.names)
     weights = unpack(base, schema)
     if digest(base, schema) != order.base_digest:
         raise StaleError("the weights that came are not those that the order names; the server must send both again")

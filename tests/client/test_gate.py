@@ -32,7 +32,7 @@ def code_of(limits, order, now=NOON):
 
 
 def test_an_order_within_the_limits_passes(order):
-    check_order(RunLimits(), order, recipe(order), NOON)
+    check_order(RunLimits(secure_aggregation="allowed"), order, recipe(order), NOON)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_an_order_within_the_limits_passes(order):
     ],
 )
 def test_an_order_beyond_a_limit_is_refused_under_its_name(order, limits, code):
-    assert code_of(RunLimits(**limits), order).code == code
+    assert code_of(RunLimits(**{"secure_aggregation": "allowed"} | limits), order).code == code
 
 
 def test_the_reason_names_the_numbers_and_is_told_to_the_server(order):
@@ -60,12 +60,14 @@ def test_the_reason_names_the_numbers_and_is_told_to_the_server(order):
 
 
 def test_a_recipe_is_accepted_by_its_digest(order):
-    check_order(RunLimits(recipes=(recipe_digest(order.recipe),)), order, recipe(order), NOON)
+    check_order(
+        RunLimits(secure_aggregation="allowed", recipes=(recipe_digest(order.recipe),)), order, recipe(order), NOON
+    )
 
 
 def test_hours_go_over_midnight(order):
-    check_order(RunLimits(hours="19:00-07:00"), order, recipe(order), time(23, 30))
-    check_order(RunLimits(hours="19:00-07:00"), order, recipe(order), time(6, 59))
+    check_order(RunLimits(secure_aggregation="allowed", hours="19:00-07:00"), order, recipe(order), time(23, 30))
+    check_order(RunLimits(secure_aggregation="allowed", hours="19:00-07:00"), order, recipe(order), time(6, 59))
 
 
 def test_only_code_whose_digest_the_site_accepts_is_followed():

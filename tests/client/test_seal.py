@@ -1,0 +1,260 @@
+"""Both ends of sealed messages, with real keys, folders and logs: what a joined site follows, what the server takes."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import app
+from client.joining import check_answer, prepare
+from client.keys import SiteKeys
+from client.seal import site_log_file
+from configs.compose import compose
+from configs.loader import load
+from protocol.enrolment import Join
+from protocol.envelope import payload_digest, seal
+from protocol.errors import ChainError, EnvelopeError, IdentityError
+from protocol.messages import Refusal, Report
+from protocol.papers import read_paper
+from protocol.records import reply_from_record, seal_from_record, to_record
+from protocol.signing import new_key, public_hex
+from server.config import RunConfig
+from server.federation import run
+from server.home import FederationFile
+from server.joining import admit, create, publish, revoke
+from server.journal import read_journal
+from server.roster import SiteRegister
+from server.seal import Post, server_log, write_nodes
+from simulations.engine import EngineConfig, open_engine
+from simulations.grid import LocalGrid
+from tests.client import conftest
+
+NODES = {"north": 101, "south": 102}
+CODE = "c" * 64
+LIMITS = {"secure_aggregation": "allowed", "min_records": 1}
+
+
+@dataclasses.dataclass
+class Federation:
+    """Two sites that have joined, and their server."""
+
+    home: object
+    sites: dict
+    run: object
+
+    def post(self):
+        """The server's side, as a fresh process has it."""
+        return Post(self.home)
+
+    def sealed(self, post, order, site="north"):
+        """The order as it travels to a site."""
+        return to_record(order, self.run.base, post.seal(order, NODES[site], payload_digest(order, self.run.base)))
+
+    def ask(self, record, site="north", code=CODE, message_type="train.pretrain"):
+        """What the site's app replies."""
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        message = Message(record, NODES[site], message_type)
+        message.metadata.__dict__["_message_id"] = "message-1"
+        node = {"site": str(self.sites[site]), "code": code, "installed": CODE}
+        context = Context(run_id=1, node_id=NODES[site], node_config=node, state=RecordDict(), run_config={})
+        return app(message, context).content
+
+    def limit(self, site="north", **limits):
+        path = self.sites[site] / "site.yaml"
+        settings = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump(settings | {"policy": {"runs": LIMITS | limits}}))
+
+
+@pytest.fixture
+def federation(tmp_path, untouched, server):
+    home = create(tmp_path / "hub", FederationFile(name="lung", address="localhost:9092"), 30)
+    register, sites = SiteRegister.read(home), {}
+    for name in NODES:
+        sites[name] = tmp_path / name
+        shutil.copytree(untouched, sites[name])
+        (sites[name] / "site.yaml").write_text(f"name: {name}\ndevice: cpu\n")
+        _, enrolment = prepare(sites[name], name, 10)
+        register = admit(home, enrolment)
+        publish(home, register)
+    for name, root in sites.items():
+        check_answer(root, read_paper(Join, home.join_file(name)), replace=False).take_in()
+    write_nodes(home, NODES)
+    found = Federation(home, sites, server)
+    for name in NODES:
+        found.limit(name)
+    return found
+
+
+def test_an_order_of_the_server_is_followed_and_the_reply_is_taken(federation):
+    post = federation.post()
+    reply = federation.ask(federation.sealed(post, federation.run.pretrain()))
+    post.check(NODES["north"], reply)
+    report, arrays = reply_from_record(reply)
+    assert isinstance(report, Report)
+    assert arrays.keys() == federation.run.base.keys()
+    came, left = site_log_file(federation.sites["north"]).verify(SiteKeys(federation.sites["north"]).public[1])
+    assert (came["kind"], left["kind"], left["bytes"]) == ("order", "reply", sum(a.nbytes for a in arrays.values()))
+    assert left["norm"] == pytest.approx(np.sqrt(sum(float((a.astype(float) ** 2).sum()) for a in arrays.values())))
+    assert [(line["kind"], line.get("what")) for line in server_log(federation.home).entries()] == [
+        ("order", None),
+        ("reply", "accepted"),
+    ]
+
+
+@pytest.mark.parametrize("how", ["unsigned", "another key", "swapped weights", "another site", "other steps"])
+def test_what_the_server_did_not_sign_for_this_site_is_not_followed(federation, how):
+    post, order = federation.post(), federation.run.pretrain()
+    found = seal_from_record(federation.sealed(post, order))
+    base = federation.run.base
+    if how == "unsigned":
+        record = to_record(order, base)
+    elif how == "another key":
+        record = to_record(order, base, seal(found.statement, new_key()))
+    elif how == "swapped weights":
+        record = to_record(order, {name: flat + np.float32(1) for name, flat in base.items()}, found)
+    elif how == "another site":
+        record = federation.sealed(post, order, site="south")
+    else:
+        record = to_record(dataclasses.replace(order, steps=order.steps + 1), base, found)
+    answer, arrays = reply_from_record(federation.ask(record))
+    assert (answer.code, arrays) == ("bad_seal", {})
+    assert not site_log_file(federation.sites["north"]).entries()
+    assert not list((federation.sites["north"] / "state").glob("runs/*/*"))
+
+
+def test_a_replayed_order_and_one_for_an_earlier_round_are_refused(federation):
+    post = federation.post()
+    first = federation.sealed(post, federation.run.pretrain(1))
+    assert isinstance(reply_from_record(federation.ask(first))[0], Report)
+    assert reply_from_record(federation.ask(first))[0].code == "bad_seal"
+    federation.ask(federation.sealed(post, federation.run.pretrain(2)))
+    late = federation.sealed(post, federation.run.pretrain(1))
+    assert reply_from_record(federation.ask(late))[0].code == "stale"
+
+
+@pytest.mark.parametrize("how", ["unsigned", "swapped body", "earlier exchange", "site B as site A"])
+def test_the_server_takes_no_reply_but_the_site_s_own_to_this_very_order(federation, how):
+    post, order = federation.post(), federation.run.pretrain()
+    reply = federation.ask(federation.sealed(post, order))
+    report, arrays = reply_from_record(reply)
+    found, node = seal_from_record(reply), NODES["north"]
+    if how == "unsigned":
+        reply = to_record(report, arrays)
+    elif how == "swapped body":
+        reply = to_record(report, {name: flat * np.float32(100) for name, flat in arrays.items()}, found)
+    elif how == "earlier exchange":
+        post.seal(order, node, payload_digest(order, federation.run.base))
+    else:
+        key = SiteKeys(federation.sites["south"]).signing()
+        reply = to_record(report, arrays, seal(found.statement, key))
+    with pytest.raises(EnvelopeError):
+        post.check(node, reply)
+
+
+def test_a_node_that_is_no_enrolled_site_is_not_asked(federation):
+    post = federation.post()
+    assert post.enrolled([999, *NODES.values()]) == list(NODES.values())
+    with pytest.raises(IdentityError, match="is no enrolled site"):
+        post.seal(federation.run.pretrain(), 999, "d" * 64)
+
+
+def test_a_whole_run_is_sealed_and_a_revoked_site_is_not_asked(federation, tmp_path):
+    def play(name, sites):
+        overrides = [f"output_dir={tmp_path / name}", f"federation.sites={sites}", f"federation.min_sites={sites}"]
+        config = load(RunConfig, compose("run", [*conftest.TINY, *overrides]))
+        engine = open_engine(EngineConfig(workers=1), tmp_path / "log")
+        try:
+            grid = LocalGrid({NODES[name]: root for name, root in federation.sites.items()}, engine)
+            return run(grid, config, post=federation.post())
+        finally:
+            engine.close()
+
+    result = play("both", 2)
+    assert [record.refused for record in read_journal(result.journal)] == [{}, {}]
+    assert set(result.vqa) == set(NODES)
+    server_log(federation.home).verify(public_hex(federation.home.signer()))
+    revoke(federation.home, "south", "left")
+    assert set(play("one", 1).vqa) == {"north"}
+
+
+def test_a_site_whose_log_was_taken_back_follows_no_order_and_says_so(federation):
+    post, root = federation.post(), federation.sites["north"]
+    post.check(NODES["north"], federation.ask(federation.sealed(post, federation.run.pretrain(1))))
+    (root / "state" / "log.jsonl").unlink()
+    reply = federation.ask(federation.sealed(federation.post(), federation.run.pretrain(2)))
+    assert reply_from_record(reply)[0].code == "bad_chain"
+
+
+def test_a_server_whose_log_was_taken_back_is_followed_no_more(federation):
+    post, log = federation.post(), server_log(federation.home).path
+    federation.ask(federation.sealed(post, federation.run.pretrain(1)))
+    post.seal(federation.run.pretrain(2), NODES["south"], "d" * 64)
+    federation.ask(federation.sealed(post, federation.run.pretrain(2)))
+    log.unlink()
+    reply = federation.ask(federation.sealed(federation.post(), federation.run.pretrain(2)))
+    assert reply_from_record(reply)[0].code == "bad_seal"
+
+
+def test_the_server_finds_a_site_whose_log_has_grown_shorter(federation):
+    post = federation.post()
+    reply = federation.ask(federation.sealed(post, federation.run.pretrain(1)))
+    post.check(NODES["north"], reply)
+    post._heads["north"]["log"] = dataclasses.replace(post._heads["north"]["log"], count=99)
+    with pytest.raises(ChainError, match="the log of north has 2 lines and had 99"):
+        post.check(NODES["north"], reply)
+
+
+def test_a_refusal_by_the_site_s_limits_is_signed_and_names_them(federation):
+    federation.limit(max_steps=1)
+    post = federation.post()
+    reply = federation.ask(federation.sealed(post, federation.run.pretrain()))
+    post.check(NODES["north"], reply)
+    assert seal_from_record(reply) is not None
+    assert reply_from_record(reply)[0] == Refusal(
+        code="policy_steps", text="the order's steps is 2, and this site allows at most 1 (policy.runs.max_steps)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ({"secure_aggregation": "required"}, "policy_secure_aggregation"),
+        ({"min_records": 1000}, "policy_records"),
+        ({"weights": ["visual_encoder."]}, "policy_weights"),
+        ({"privacy": "required"}, "policy_privacy"),
+    ],
+)
+def test_every_limit_of_a_site_is_kept(federation, limits, code):
+    federation.limit(**limits)
+    answer, arrays = reply_from_record(federation.ask(federation.sealed(federation.post(), federation.run.pretrain())))
+    assert (answer.code, arrays) == (code, {})
+
+
+def test_other_code_than_the_installed_is_refused(federation):
+    record = federation.sealed(federation.post(), federation.run.pretrain())
+    assert reply_from_record(federation.ask(record, code="d" * 64))[0].code == "policy_code"
+
+
+def test_metrics_that_stay_are_left_out_and_noted(federation):
+    federation.limit(metrics=["total"])
+    report, _ = reply_from_record(federation.ask(federation.sealed(federation.post(), federation.run.pretrain())))
+    left = site_log_file(federation.sites["north"]).entries()[-1]
+    assert set(report.metrics) == {"total"}
+    assert "itm" in left["withheld"]
+
+
+def test_a_site_without_limits_follows_no_order(federation):
+    (federation.sites["north"] / "site.yaml").write_text("name: north\ndevice: cpu\n")
+    answer, _ = reply_from_record(federation.ask(federation.sealed(federation.post(), federation.run.pretrain())))
+    assert answer.code == "no_policy"
+
+
+def test_counts_below_the_site_s_smallest_stay(federation):
+    federation.limit(smallest_count=1000)
+    record = federation.sealed(federation.post(), federation.run.finetune())
+    report, _ = reply_from_record(federation.ask(record, message_type="train.finetune"))
+    assert not {name for name in report.metrics if name.startswith(("accuracy", "tested", "validation"))}
