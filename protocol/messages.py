@@ -16,6 +16,8 @@ MAX_JSON_CHARS = 8 * 2**20
 """A vocabulary of 30 000 words takes about 0.4 MB; nothing honest comes near this."""
 
 MAX_METRICS = 512
+MAX_REASON = 300
+"""Characters of a reason that one side shows of the other."""
 MAX_METRIC = 1e30
 """Beyond any loss or share, and small enough that weighted sums stay finite."""
 
@@ -118,12 +120,16 @@ class Refusal:
     def __post_init__(self) -> None:
         """Hold the text to one printable line, since it is shown on the other side's terminal."""
         _require_matching(_CODE, "refusal.code", self.code)
-        line = " ".join("".join(c if c.isprintable() else " " for c in self.text).split())
-        object.__setattr__(self, "text", line[:300])
+        object.__setattr__(self, "text", one_line(self.text))
 
 
 Message = Order | Report | Refusal
 _KINDS: dict[str, type[Order] | type[Report] | type[Refusal]] = {c.kind: c for c in (Order, Report, Refusal)}
+
+
+def one_line(text: str) -> str:
+    """The text as one short, printable line: no control character of the other side's reaches a terminal or a log."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MAX_REASON]).split())[:MAX_REASON]
 
 
 def to_json(message: Message) -> str:

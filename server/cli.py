@@ -7,12 +7,13 @@ import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from configs.compose import compose
 from configs.loader import ConfigurationError, dump, load
 from mumc_model.errors import MumcError
 from protocol.errors import ProtocolError
-from server import cli_enrol
+from server import cli_enrol, cli_run
 from server.config import RunConfig
 from server.errors import ServerError
 from server.journal import RoundRecord, name_lost, read_journal
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 
 app.registered_commands += cli_enrol.app.registered_commands
+app.registered_commands += cli_run.app.registered_commands
 
 
 @app.command()
@@ -37,13 +39,14 @@ def config(
 
 
 @app.command()
-def log(folder: Annotated[Path, typer.Argument(help="the output folder of a run")]) -> None:
+def journal(folder: Annotated[Path, typer.Argument(help="the output folder of a run")]) -> None:
     """Print the journal of a run as a table, one row a round."""
     table = Table(box=None, pad_edge=False)
     for name in ("round", "sites", "examples", "loss", "update norm", "MB up", "MB down", "seconds", "lost"):
         table.add_column(name, justify="left" if name == "lost" else "right")
     for record in read_journal(folder / "journal.jsonl"):
-        table.add_row(*_row(record))
+        # A site's words are never read as markup.
+        table.add_row(*(Text(cell) for cell in _row(record)))
     Console().print(table)
 
 
@@ -79,5 +82,5 @@ def _row(record: RoundRecord) -> tuple[str, ...]:
         f"{record.bytes_up / 1e6:.2f}",
         f"{record.bytes_down / 1e6:.2f}",
         f"{record.seconds:.1f}",
-        name_lost(record.refused),
+        name_lost(record.refused, record.reasons),
     )

@@ -42,6 +42,8 @@ class FederationResult:
     """The metrics that each site reports of its own fine-tuned model."""
     refused: Mapping[str, str]
     """Why a site that was asked for them did not report, as a code."""
+    reasons: Mapping[str, str]
+    """The same in words, where the site or the server gave any."""
 
 
 def run(
@@ -80,6 +82,7 @@ def run(
         result=folder / RESULT,
         vqa={site: report.metrics for site, report in sorted(tally.reports.items())},
         refused=tally.refused,
+        reasons=tally.reasons,
     )
 
 
@@ -112,7 +115,10 @@ def _final(
     tally = strategy.ask(order, _nodes(grid, config, post, first=first), _take_metrics)
     if tally.reports:
         return tally
-    lost = f"no site reports a fine-tuned model; lost: {name_lost(tally.refused)}; each site's own log says why"
+    lost = (
+        f"no site reports a fine-tuned model; lost: {name_lost(tally.refused, tally.reasons)}; each site's own log "
+        "says more"
+    )
     if final == "finetune":
         lost += (
             f". The merged weights lie in {config.output_dir}; go on from them with initial_weights and "

@@ -9,7 +9,7 @@ from typing import Any
 
 from server.errors import OutputError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class RoundRecord:
     epsilon: Mapping[str, float] = field(default_factory=dict)
     """Life-time epsilon of each site that trained under differential privacy, at its own delta. The federation's
     statement is the largest, since a patient is at one site; they are never averaged."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why each refused site was refused, in words, where the site or the server gave any: one printable line each."""
 
     def __str__(self) -> str:
         """The progress line."""
@@ -48,7 +50,7 @@ class RoundRecord:
             *([f"loss {loss:.3f}"] if loss is not None else []),
             *([f"epsilon {max(self.epsilon.values()):.2f}"] if self.epsilon else []),
             f"{self.seconds:.1f} s",
-            *([f"lost {name_lost(self.refused)}"] if self.refused else []),
+            *([f"lost {name_lost(self.refused, self.reasons)}"] if self.refused else []),
         ]
         return " | ".join(parts)
 
@@ -87,9 +89,10 @@ def read_journal(path: Path) -> list[RoundRecord]:
     return [_record(path, number, line) for number, line in enumerate(lines, 1)]
 
 
-def name_lost(refused: Mapping[str, str]) -> str:
-    """`site (code)` for each site, for progress lines and errors."""
-    return ", ".join(f"{site} ({code})" for site, code in sorted(refused.items()))
+def name_lost(refused: Mapping[str, str], reasons: Mapping[str, str]) -> str:
+    """`site (code: reason)` for each site, for progress lines and errors."""
+    told = {site: f"{code}: {reasons[site]}" if site in reasons else code for site, code in refused.items()}
+    return ", ".join(f"{site} ({why})" for site, why in sorted(told.items()))
 
 
 def _record(path: Path, number: int, line: str) -> RoundRecord:

@@ -58,6 +58,7 @@ def result_json(config: RunConfig, run_id: str, records: Sequence[RoundRecord], 
         "vqa": {
             "sites": sites,
             "refused": tally.refused,
+            "reasons": tally.reasons,
             "bytes_up": tally.bytes_up,
             "bytes_down": tally.bytes_down,
         },

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from protocol.codec import digest, pack, unpack
 from protocol.envelope import payload_digest
 from protocol.errors import ProtocolError
-from protocol.messages import EPSILON, Order, Refusal, Report
+from protocol.messages import EPSILON, Order, Refusal, Report, one_line
 from protocol.records import arrays_to_record, payload_bytes, reply_from_record, to_record
 from protocol.schema import WeightSchema
 from server.checkpoint import save_round
@@ -32,8 +32,8 @@ Array = np.ndarray[Any, Any]
 class RefusedError(ProtocolError):
     """The site itself, or Flower in its place, says why there is no report."""
 
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
+    def __init__(self, code: str, reason: str = "") -> None:
+        super().__init__(reason)
         self.code = code
 
 
@@ -43,6 +43,9 @@ class Tally:
 
     reports: dict[str, Report] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    """A code for each site that did not report."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """And the reason in words, where there is one."""
     bytes_up: int = 0
     bytes_down: int = 0
 
@@ -50,6 +53,12 @@ class Tally:
     def examples(self) -> int:
         """Examples behind the reports."""
         return sum(report.examples for report in self.reports.values())
+
+    def refuse(self, site: str, error: ProtocolError) -> None:
+        """Note why a site does not report."""
+        self.refused[site] = error.code
+        if reason := one_line(str(error)):
+            self.reasons[site] = reason
 
     def means(self) -> dict[str, float]:
         """Each metric's mean over the sites that report it, weighted by examples; the order of arrival is not seen."""
@@ -145,7 +154,7 @@ class Strategy:
                 self._roster.claim(reply.node, report.site, nodes)
                 take(report, arrays)
             except ProtocolError as error:
-                tally.refused[self._roster.name(reply.node)] = error.code
+                tally.refuse(self._roster.name(reply.node), error)
             else:
                 tally.reports[self._roster.name(reply.node)] = report
         return tally
@@ -191,6 +200,7 @@ class Strategy:
             sites_expected=self._config.federation.sites,
             sites_merged=len(tally.reports),
             refused=dict(sorted(tally.refused.items())),
+            reasons=dict(sorted(tally.reasons.items())),
             examples=tally.examples,
             losses=tally.means(),
             update_norm=update_norm,
@@ -204,8 +214,8 @@ class Strategy:
     def _void(self, order: Order, tally: Tally) -> str:
         return (
             f"round {order.round} is void: {len(tally.reports)} updates could be merged, but federation.min_sites is "
-            f"{self._config.federation.min_sites}; lost: {name_lost(tally.refused) or 'none'}; each site's own log "
-            "says why. The weights are those of the round before"
+            f"{self._config.federation.min_sites}; lost: {name_lost(tally.refused, tally.reasons) or 'none'}; each "
+            "site's own log says more. The weights are those of the round before"
         )
 
 
@@ -219,5 +229,5 @@ def _read(reply: Reply) -> tuple[Report, dict[str, Array]]:
         raise RefusedError(reply.fault)
     message, arrays = reply_from_record(reply.content)
     if isinstance(message, Refusal):
-        raise RefusedError(message.code)
+        raise RefusedError(message.code, message.text)
     return message, arrays

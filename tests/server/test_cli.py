@@ -45,7 +45,7 @@ def test_a_bad_override_ends_in_one_line_with_the_remedy(called, override, hint)
     assert "Traceback" not in err
 
 
-def test_log_prints_a_row_a_round(called, tmp_path):
+def test_journal_prints_a_row_a_round(called, tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     for round in (1, 2):
         journal.append(
@@ -56,6 +56,7 @@ def test_log_prints_a_row_a_round(called, tmp_path):
                 sites_expected=3,
                 sites_merged=2,
                 refused={"west": "not_finite"},
+                reasons={"west": "[red]3 values[/red]"},
                 examples=40,
                 losses={"total": 2.5 / round},
                 update_norm=0.125,
@@ -65,16 +66,16 @@ def test_log_prints_a_row_a_round(called, tmp_path):
                 lr=1.0,
             )
         )
-    code, out, _ = called("log", str(tmp_path))
+    code, out, _ = called("journal", str(tmp_path))
     assert code == 0
     assert [line.split() for line in out.splitlines()[1:]] == [
-        ["1", "2/3", "40", "2.500", "0.125", "1.50", "3.00", "4.0", "west", "(not_finite)"],
-        ["2", "2/3", "40", "1.250", "0.125", "1.50", "3.00", "4.0", "west", "(not_finite)"],
+        ["1", "2/3", "40", "2.500", "0.125", "1.50", "3.00", "4.0", "west", "(not_finite:", "[red]3", "values[/red])"],
+        ["2", "2/3", "40", "1.250", "0.125", "1.50", "3.00", "4.0", "west", "(not_finite:", "[red]3", "values[/red])"],
     ]
 
 
-def test_log_of_a_folder_without_a_journal_says_so(called, tmp_path):
-    code, _, err = called("log", str(tmp_path))
+def test_journal_of_a_folder_without_a_journal_says_so(called, tmp_path):
+    code, _, err = called("journal", str(tmp_path))
     assert code == 2
     assert "there is no journal" in err
 

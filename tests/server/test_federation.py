@@ -174,6 +174,21 @@ def test_a_site_that_answers_with_a_fault_is_refused_by_code_and_moves_nothing(c
     assert "doctor" not in result.journal.read_text()
 
 
+def test_a_site_s_reason_is_shown_as_one_short_line_whatever_it_sent(configured):
+    def refuses(order, base):
+        record = to_record(Refusal(code="policy_steps", text=""))
+        told = json.loads(record["message"]["json"]) | {"text": "at most\x1b[2J\n1 \u202estep, [red]" + "x" * 10**5}
+        record["message"]["json"] = json.dumps(told)
+        return record
+
+    result = federation.run(FakeGrid({10: refuses, 11: NORTH, 12: SOUTH}), configured(final="finetune"))
+    (record,) = read_journal(result.journal)
+    shown = "at most [2J 1 step, [red]" + "x" * 275
+    assert record.reasons == {"000000000000000a": shown} == result.reasons
+    assert json.loads(result.result.read_text())["vqa"]["reasons"] == record.reasons
+    assert str(record).endswith(f"lost 000000000000000a (policy_steps: {shown})")
+
+
 def test_a_node_that_calls_itself_as_another_does_is_refused(configured):
     result = federation.run(FakeGrid({11: NORTH, 12: SOUTH, 13: site("north", 5.0)}), configured())
     assert read_journal(result.journal)[0].refused == {"000000000000000d": "duplicate_site"}
@@ -210,7 +225,7 @@ def test_a_round_that_loses_too_many_sites_is_void_and_its_error_names_them(conf
         FederationError, match=r"round 1 is void: 0 updates could be merged, but federation\.min_sites is 2"
     ) as raised:
         federation.run(FakeGrid(ill), config)
-    for lost in ("west (not_finite)", "000000000000000b (data)", "000000000000000c (bad_message)"):
+    for lost in ("west (not_finite: 1 ", "000000000000000b (data: no captions)", "000000000000000c (bad_message: "):
         assert lost in str(raised.value)
     (record,) = read_journal(Path(config.output_dir) / "journal.jsonl")
     assert (record.sites_merged, record.update_norm, len(record.refused)) == (0, 0.0, 3)
@@ -257,9 +272,9 @@ def test_fine_tuning_gathers_the_metrics_of_each_site(configured):
     assert result.vqa == {"north": {"overall.accuracy": 0.1}, "south": {"overall.accuracy": 0.2}}
     assert result.refused == {"east": "data"}
     written = json.loads(result.result.read_text())
-    assert (written["schema_version"], written["run_id"], written["rounds"]) == (2, result.run_id, 1)
+    assert (written["schema_version"], written["run_id"], written["rounds"]) == (3, result.run_id, 1)
     assert written["vqa"]["sites"]["south"] == {"examples": 30, "metrics": {"overall.accuracy": 0.2}}
-    assert written["vqa"]["refused"] == {"east": "data"}
+    assert (written["vqa"]["refused"], written["vqa"]["reasons"]) == ({"east": "data"}, {})
     assert {c["metric"] for c in written["cells"]} == {"loss.total", "overall.accuracy"}
     assert all(set(c) == {"factors", "metric", "value", "ci95", "n", "seed"} for c in written["cells"])
 
@@ -286,7 +301,7 @@ def test_weights_that_come_back_from_fine_tuning_are_refused(configured):
 
 def test_fine_tuning_that_nobody_finishes_is_an_error_that_names_the_sites(configured):
     refuses = FAULTS["a refusal"][0]
-    with pytest.raises(FederationError, match=r"no site reports .*0b \(data\), .*0c \(data\)"):
+    with pytest.raises(FederationError, match=r"no site reports .*0b \(data: no captions\), .*0c \(data: "):
         federation.run(FakeGrid({11: refuses, 12: refuses}), configured(rounds=0, final="finetune"))
 
 

@@ -33,6 +33,12 @@ def test_the_progress_line_names_the_sites_that_were_lost():
     assert str(lossy) == "round   7 | sites 8/10 | 41.2 s | lost north (not_finite), south (no_answer)"
 
 
+def test_the_progress_line_gives_the_reason_where_there_is_one():
+    changes = {"refused": {"south": "no_answer", "north": "policy_steps"}, "reasons": {"north": "at most 1"}}
+    lossy = RoundRecord(**{**vars(RECORD), **changes, "losses": {}})
+    assert str(lossy).endswith("lost north (policy_steps: at most 1), south (no_answer)")
+
+
 def test_what_is_appended_reads_back(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     later = RoundRecord(**{**vars(RECORD), "round": 8})
@@ -40,7 +46,7 @@ def test_what_is_appended_reads_back(tmp_path):
     journal.append(later)
     assert read_journal(journal.path) == [RECORD, later]
     first = json.loads(journal.path.read_text().splitlines()[0])
-    assert (first["schema_version"], first["losses"]["mcl"]) == (2, 1.5)
+    assert (first["schema_version"], first["losses"]["mcl"]) == (3, 1.5)
 
 
 def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
@@ -51,7 +57,7 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     assert read_journal(journal.path) == [RECORD]
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[]", '{"schema_version": 1}', '{"schema_version": 2, "round": 1}'])
+@pytest.mark.parametrize("line", ["nonsense", "[]", '{"schema_version": 2}', '{"schema_version": 3, "round": 1}'])
 def test_a_line_of_another_form_is_named(tmp_path, line):
     (tmp_path / "journal.jsonl").write_text(line + "\n")
     with pytest.raises(OutputError, match=r"journal\.jsonl:1 is not a journal line"):
