@@ -25,7 +25,7 @@ from mumc_model.data.site_writer import SiteWriter
 from mumc_model.data.verification import verify_images
 from mumc_model.errors import DataError
 
-__all__ = ["CaptionRecord", "SiteData", "SiteWriter", "VqaRecord", "read_site"]
+__all__ = ["CaptionRecord", "SiteData", "SiteWriter", "VqaRecord", "list_faults", "read_site"]
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -78,28 +78,49 @@ def read_site(root: Path | str, *, bad_share: float = 0.01) -> SiteData:
     )
 
 
+def list_faults(root: Path | str) -> list[tuple[str, int, str]]:
+    """File, line and reason of every row that `read_site` leaves out, for the site's own eyes.
+
+    Raises:
+        DataError: there is no folder, or no usable settings.
+    """
+    root = Path(root).resolve()
+    unit = read_settings(root)[1]
+    return [
+        (file_name, line, reason)
+        for file_name, check in (("captions.jsonl", check_caption_row), ("vqa.jsonl", check_question_row))
+        for line, reason in sorted(_sort_rows(root, file_name, check, unit)[1].items())
+    ]
+
+
 def _read_rows(
     root: Path, file_name: str, check: Check, unit: Unit, bad_share: float, skipped: Counter[str]
 ) -> list[tuple[str, dict[str, Any]]]:
-    rows: list[tuple[str, dict[str, Any]]] = []
-    faults: Counter[str] = Counter()
-    total = 0
-    for line in _lines(root / file_name):
-        total += 1
+    rows, faults = _sort_rows(root, file_name, check, unit)
+    reasons = Counter(faults.values())
+    _refuse_too_many(file_name, reasons, len(rows) + len(faults), bad_share)
+    skipped.update(reasons)
+    return rows
+
+
+def _sort_rows(
+    root: Path, file_name: str, check: Check, unit: Unit
+) -> tuple[list[tuple[str, dict[str, Any]]], dict[int, str]]:
+    """The usable rows of a file, and by their line why the others are not."""
+    rows: dict[int, tuple[str, dict[str, Any]]] = {}
+    faults: dict[int, str] = {}
+    for number, line in _lines(root / file_name):
         try:
-            row = _parse(line, check)
-            rows.append(_take_unit(row, unit))
+            rows[number] = _take_unit(_parse(line, check), unit)
         except UnusableRowError as error:
-            faults[error.reason] += 1
-    problems = verify_images(root, {key for key, _ in rows})
-    faults.update(problems[key] for key, _ in rows if key in problems)
-    _refuse_too_many(file_name, faults, total, bad_share)
-    skipped.update(faults)
-    return [(key, row) for key, row in rows if key not in problems]
+            faults[number] = error.reason
+    problems = verify_images(root, {key for key, _ in rows.values()})
+    faults |= {number: problems[key] for number, (key, _) in rows.items() if key in problems}
+    return [row for number, row in rows.items() if number not in faults], faults
 
 
-def _lines(path: Path) -> Iterator[bytes | None]:
-    """Lines that are not blank; None stands for one that is too long to be a record."""
+def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
+    """Lines that are not blank, with their numbers; None stands for one that is too long to be a record."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -107,13 +128,15 @@ def _lines(path: Path) -> Iterator[bytes | None]:
     except OSError:
         raise DataError(f"{path.name} cannot be opened; check that it is a file this user may read") from None
     with file:
+        number = 0
         while line := file.readline(MAX_LINE_BYTES):
+            number += 1
             if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
                 while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
-                yield None
+                yield number, None
             elif line.strip():
-                yield line
+                yield number, line
 
 
 def _parse(line: bytes | None, check: Check) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mumc_model.data import verification
-from mumc_model.data.records import SiteWriter, read_site
+from mumc_model.data.records import SiteWriter, list_faults, read_site
 from mumc_model.errors import DataError
 
 QUESTION = {"answer_type": "CLOSED", "question_type": "presence", "split": "train"}
@@ -143,6 +143,25 @@ def test_above_the_limit_nothing_is_read_and_the_message_only_counts(tmp_path):
     append(root, "captions.jsonl", caption_row(image=f"images/{CANARY}.png"), f'{{"{CANARY}')
     with pytest.raises(DataError, match=r"2 of 6 rows of captions.jsonl .* \(33.3 %.* limit is 1.0 %\): .*; repair"):
         read_site(root)
+
+
+def test_the_site_itself_is_told_which_lines_are_left_out_and_why(tmp_path):
+    append(make_site(tmp_path), "captions.jsonl", "", "{", caption_row(), caption_row(image="images/gone.png"))
+    append(tmp_path, "vqa.jsonl", question_row(split="exam"))
+    (tmp_path / "images" / "i3.png").write_bytes(b"no image")
+    assert list_faults(tmp_path) == [
+        ("captions.jsonl", 4, "image unreadable"),
+        ("captions.jsonl", 6, "not JSON"),
+        ("captions.jsonl", 8, "image missing"),
+        ("vqa.jsonl", 4, "image unreadable"),
+        ("vqa.jsonl", 5, "unknown split"),
+    ]
+    assert read_site(tmp_path, bad_share=1).skipped == {
+        "image missing": 1,
+        "image unreadable": 2,
+        "not JSON": 1,
+        "unknown split": 1,
+    }
 
 
 def test_no_message_names_a_path_or_quotes_a_record(tmp_path):
