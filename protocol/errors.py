@@ -92,9 +92,18 @@ class SignatureError(ProtocolError, ValueError):
 
 
 class ChainError(ProtocolError, ValueError):
-    """A chain of signed entries was edited, cut off, reordered or rolled back; the message names the first bad one."""
+    """A chain of signed entries was edited, cut off, reordered or rolled back; the message names the first bad one.
+
+    Args:
+        text: What is wrong.
+        index: Of that entry, from 0, where it is one.
+    """
 
     code = "bad_chain"
+
+    def __init__(self, text: str, index: int | None = None) -> None:
+        super().__init__(text)
+        self.index = index
 
 
 class EnvelopeError(ProtocolError, ValueError):

@@ -65,12 +65,14 @@ def check_contains(entries: Sequence[Mapping[str, Any]], earlier: Head) -> None:
     if earlier.count > len(entries):
         raise ChainError(
             f"the chain has {len(entries)} entries and had {earlier.count} before: an older copy was put in its "
-            "place, or its end was cut off; put the newest copy back"
+            "place, or its end was cut off; put the newest copy back",
+            len(entries),
         )
     if earlier.count and entries[earlier.count - 1]["hash"] != earlier.hash:
         raise ChainError(
             f"entry {earlier.count - 1} is not the one that was there before: the chain was written anew; "
-            "put the original back"
+            "put the original back",
+            earlier.count - 1,
         )
 
 
@@ -91,20 +93,22 @@ def from_line(line: bytes, number: int) -> Entry:
             return entry
     except (ValueError, RecursionError, SigningError):
         pass
-    raise ChainError(f"line {number} is not an entry as it was written; put an unchanged copy of the file back")
+    raise ChainError(f"line {number} is not an entry as it was written; put an unchanged copy of the file back", number)
 
 
 def _verify_entry(entry: Mapping[str, Any], head: Head, public: str, context: str) -> None:
     where = f"entry {head.count}"
     content = {name: value for name, value in entry.items() if name not in ("hash", "signature")}
     if entry.get("index") != head.count or entry.get("previous") != head.hash:
-        raise ChainError(f"{where} does not follow the one before it: entries are missing or out of order")
+        raise ChainError(f"{where} does not follow the one before it: entries are missing or out of order", head.count)
     try:
         if entry.get("hash") != _hash(context, content):
-            raise ChainError(f"{where} was changed after it was written: its hash is not that of its content")
+            raise ChainError(
+                f"{where} was changed after it was written: its hash is not that of its content", head.count
+            )
         verify(public, context, content, str(entry.get("signature")))
     except (SignatureError, SigningError) as error:
-        raise ChainError(f"{where} is not signed by the key of this chain: {error}") from None
+        raise ChainError(f"{where} is not signed by the key of this chain: {error}", head.count) from None
 
 
 def _hash(context: str, content: Mapping[str, Any]) -> str:
