@@ -32,7 +32,8 @@ def init(
     _show_enrolment(file, enrolment)
     typer.echo(
         "read both fingerprints to the operator by telephone, then take the answer in:\n"
-        f"    mumc-site join {folder} {enrolment.site}.join.json"
+        f"    mumc-site join {folder} {enrolment.site}.join.json\n"
+        f"and look through the limits in {folder / 'site.yaml'} (policy.runs): every order is held to them"
     )
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from client.config import SiteConfig, read_site_config
 from client.keys import KeyPair, SiteKeys
+from client.site_settings import write_limits
 from configs.loader import ConfigurationError
 from mumc_model.data.files import write_atomically
 from mumc_model.data.schema import Unit
@@ -31,6 +32,8 @@ from protocol.signing import fingerprint, public_hex
 def prepare(root: Path, name: str, units: int, unit: Unit = "patient") -> tuple[Path, Enrolment]:
     """The enrolment file of a site, new or imported before, after making its keys; `unit` is for a new one.
 
+    A site that has set no limits gets the usual ones in its `site.yaml`, to look through before it starts.
+
     Raises:
         ConfigurationError: there is no name, or the folder is another site's.
         SigningError: the site has keys already.
@@ -51,6 +54,8 @@ def prepare(root: Path, name: str, units: int, unit: Unit = "patient") -> tuple[
         for folder in ("images", "state"):
             (root / folder).mkdir(exist_ok=True)
         write_atomically(settings, yaml.safe_dump({"name": config.name, "unit": config.unit}).encode())
+    if config.policy.runs is None:
+        write_limits(root)
     return _write_enrolment(root, config.name, keys, units)
 
 

@@ -28,6 +28,7 @@ class TaskRunner:
         secret: Shared with that SuperNode, so that no one else on this machine can claim a task.
         installed: Digest of the code that is installed here.
         memory_gib: Most memory for one task; 0 for no limit.
+        rehearsal: Whether only orders to rehearse are followed.
         say: Where lines for a person go.
     """
 
@@ -38,10 +39,12 @@ class TaskRunner:
         secret: bytes,
         installed: str,
         memory_gib: float = 0.0,
+        *,
+        rehearsal: bool = False,
         say: Callable[[str], None] = print,
     ) -> None:
         self._root, self._address, self._installed = str(root), address, installed
-        self._memory_gib, self._say = memory_gib, say
+        self._memory_gib, self._rehearsal, self._say = memory_gib, rehearsal, say
         self._context = warm_context()
         self._task: Process | None = None
         self._client = RuntimeHttpClient.from_server_address(
@@ -69,7 +72,7 @@ class TaskRunner:
         if not (claimed.HasField("task") and claimed.token):
             return
         # The token travels through a pipe: an argument would be seen by every process of this machine.
-        arguments = (self._address, claimed.token, self._root, self._installed, self._memory_gib)
+        arguments = (self._address, claimed.token, self._root, self._installed, self._memory_gib, self._rehearsal)
         self._task = self._context.Process(target=run_task, args=arguments, daemon=True)
         self._task.start()
 
@@ -84,5 +87,5 @@ class TaskRunner:
 def warm_context() -> ForkServerContext:
     """Where tasks come from: a process that has imported everything, so that each starts in a moment."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["client.task"])
+    context.set_forkserver_preload(["client.task", "client.pretrain", "client.finetune"])
     return context

@@ -8,22 +8,27 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from flwr.app import Context
 
 from client.config import SiteConfig, read_site_config
 from client.privacy.ledger import Ledger, excluded_units
-from client.state import RunState
 from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.splits import with_validation
 from mumc_model.errors import DataError
-from mumc_model.train import choose_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from client.state import RunState
 
 SITE_KEY = "site"
 """Key of the node's configuration that names the site folder; the environment variable MUMC_SITE serves as well."""
 TRIAL_KEY = "trial"
 """Key of the node's configuration that says: a trial on one machine, whose sites need neither keys nor limits."""
+REHEARSAL_KEY = "rehearsal"
+"""Key of the node's configuration that says: only orders to rehearse are followed."""
 LOG_BYTES = 5_000_000
 
 
@@ -36,16 +41,21 @@ class Site:
     data: SiteData
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> "torch.device":
         """Where the site computes.
 
         Raises:
             DeviceError: there is no such device here.
         """
+        # Torch takes seconds to load, and most of what asks for a site does without.
+        from mumc_model.train import choose_device
+
         return choose_device(self.config.device)
 
-    def state(self, run_id: str) -> RunState:
+    def state(self, run_id: str) -> "RunState":
         """Where this site keeps what one run must find again."""
+        from client.state import RunState
+
         return RunState.of(self.root, run_id)
 
     def seed(self, *parts: int) -> int:

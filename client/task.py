@@ -18,14 +18,14 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from client.app import app
 from client.gate import CODE_KEY, INSTALLED_KEY
-from client.site import SITE_KEY
+from client.site import REHEARSAL_KEY, SITE_KEY
 from protocol.bundle import code_digest
 from protocol.errors import BundleError
 
 _log = logging.getLogger("fedmumc.task")
 
 
-def run_task(address: str, token: str, root: str, installed: str, memory_gib: float) -> None:
+def run_task(address: str, token: str, root: str, installed: str, memory_gib: float, rehearsal: bool) -> None:
     """Fetch the order that the token stands for from the SuperNode at `address`, answer it, and hand the reply over.
 
     Args:
@@ -34,6 +34,7 @@ def run_task(address: str, token: str, root: str, installed: str, memory_gib: fl
         root: The site's folder.
         installed: Digest of the code that is installed here.
         memory_gib: Most memory that this process may take; 0 for no limit.
+        rehearsal: Whether only orders to rehearse are followed.
     """
     limit_memory(memory_gib)
     client = RuntimeHttpClient.from_server_address(
@@ -52,7 +53,7 @@ def run_task(address: str, token: str, root: str, installed: str, memory_gib: fl
     context, status, details = None, SubStatus.FAILED, "the site's task ended early; see its log"
     try:
         message, context, _, fab = pull_task_input(client)
-        push_message(client, answer(message, context, fab.content, root, installed), context)
+        push_message(client, answer(message, context, fab.content, root, installed, rehearsal), context)
         status, details = SubStatus.COMPLETED, ""
     finally:
         push_task_output(client=client, context=context, sub_status=status, details=details)
@@ -60,13 +61,15 @@ def run_task(address: str, token: str, root: str, installed: str, memory_gib: fl
         client.close()
 
 
-def answer(message: Message, context: Context, bundle: bytes, root: str, installed: str) -> Message:
+def answer(
+    message: Message, context: Context, bundle: bytes, root: str, installed: str, rehearsal: bool = False
+) -> Message:
     """The installed app's reply. The node's configuration is the site's own: what the run says of it is dropped."""
     try:
         code = code_digest(bundle)
     except BundleError:
         code = ""
-    context.node_config = {SITE_KEY: root, CODE_KEY: code, INSTALLED_KEY: installed}
+    context.node_config = {SITE_KEY: root, CODE_KEY: code, INSTALLED_KEY: installed, REHEARSAL_KEY: rehearsal}
     return app(message, context)
 
 

@@ -1,5 +1,7 @@
 """Flower's own programs, as both ends start them: a quiet environment, the command in sight, restarts with a reason."""
 
+import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -7,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -30,6 +33,7 @@ STEADY_S = 120.0
 """After this long a program counts as well again, and the pauses begin anew."""
 GRACE_S = 15.0
 _TAIL_BYTES = 4000
+_PR_SET_PDEATHSIG = 1
 
 Say = Callable[[str], None]
 
@@ -115,6 +119,7 @@ class Keeper:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         self._since[program.name] = time.monotonic()
 
@@ -151,6 +156,22 @@ def run_until_stopped(keeper: Keeper, work: Callable[[], None], *, every_s: floa
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def alone(folder: Path, command: str) -> Iterator[None]:
+    """Hold a folder's `state/` for one long command; the hold ends with its process, however that ends.
+
+    Raises:
+        ProcessError: the same command holds it already.
+    """
+    (folder / "state").mkdir(exist_ok=True)
+    with (folder / "state" / "start.lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ProcessError(f"{command} is at work for {folder} already; stop that one first") from None
+        yield
 
 
 def environment() -> dict[str, str]:
@@ -191,6 +212,12 @@ def last_line(log: Path) -> str:
     except OSError:
         return "its log cannot be read"
     return next((line for line in reversed(lines) if line), "it said nothing")
+
+
+def _end_with_parent() -> None:
+    """In the new program: end when whoever keeps it is killed, so that no second one runs beside its successor."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from configs.compose import compose
 from configs.loader import ConfigurationError, load
 from server import federation
 from server.config import RunConfig
+from server.errors import ServerError
 from server.home import Home
 from server.seal import Post
 
@@ -28,6 +30,16 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Play the run that `run-json` or `hydra-overrides` describes; a deployment sees a line a round."""
     config = run_config(context.run_config)
+    try:
+        play(grid, config, context)
+    except ServerError:
+        # Flower prints what ends a run; what was foreseen is a line there, not a traceback.
+        sys.tracebacklimit = 0
+        raise
+
+
+def play(grid: Grid, config: RunConfig, context: Context) -> None:
+    """The run, with signed orders where it belongs to a federation that has a folder."""
     if home := os.environ.get(HOME):
         federation.run(grid, config, on_round=partial(print, flush=True), post=Post(Home.open(Path(home))))
     elif context.run_config.get("run-json"):

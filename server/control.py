@@ -1,6 +1,7 @@
 """The SuperLink's Control interface, as the operator's commands use it on the server's own machine."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -38,9 +39,13 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class FlowerRun:
-    """A run as the SuperLink sees it; our own run id is another."""
+    """A run as the SuperLink sees it, and what the run itself was configured to be."""
 
     flower_id: int
+    name: str
+    """Our own run id."""
+    rounds: int
+    output_dir: str
     status: str
     """`pending`, `starting`, `running` or `finished:completed|failed|stopped`."""
     started: str
@@ -108,6 +113,7 @@ class Control:
         runs = [
             FlowerRun(
                 flower_id=run.run_id,
+                **_configured(run),
                 status=f"{run.status.status}:{run.status.sub_status}".rstrip(":"),
                 started=run.running_at or run.pending_at,
                 details=run.status.details,
@@ -143,3 +149,16 @@ class Control:
             f"the SuperLink at {self._address} does not answer ({type(error).__name__}); start it with "
             "mumc-server start DIR"
         )
+
+
+def _configured(run: Any) -> dict[str, Any]:
+    """What `mumc-server run` sent along; another way to submit leaves Flower's own id for a name."""
+    try:
+        config = json.loads(run.override_config["run-json"].string if "run-json" in run.override_config else "{}")
+    except ValueError:
+        config = {}
+    return {
+        "name": config.get("run_id") or str(run.run_id),
+        "rounds": config.get("federation", {}).get("rounds", 0),
+        "output_dir": config.get("output_dir", ""),
+    }

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from client.config import read_site_config
 from client.privacy.errors import PolicyError
 from client.privacy.limits import check_delta_for
-from client.privacy.site_settings import with_privacy_policy
+from client.site_settings import with_privacy_policy
 from configs.loader import ConfigurationError, dump, load
 from mumc_model.data.files import write_atomically
 from mumc_model.privacy import PrivacyConfig

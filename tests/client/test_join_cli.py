@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from client.cli import main
-from client.config import read_site_config
+from client.config import RunLimits, read_site_config
 from client.joining import check_answer
 from client.keys import SiteKeys
 from mumc_model.data.records import read_site
@@ -102,13 +102,14 @@ def test_a_count_that_looks_exact_is_remarked_on(call, tmp_path):
     assert "looks like an exact count" in call("init", tmp_path / "a", "--name", "a", "--units", "837")
 
 
-def test_init_adds_keys_to_an_imported_site_and_leaves_its_settings(call, tmp_path):
+def test_init_adds_keys_and_limits_to_an_imported_site_and_leaves_its_settings(call, tmp_path):
     folder = tmp_path / "north"
     folder.mkdir()
     (folder / "site.yaml").write_text("# ours\nname: north\nunit: image\ndevice: cpu\n")
     before = (folder / "site.yaml").read_bytes()
     call("init", folder)
-    assert (folder / "site.yaml").read_bytes() == before
+    assert (folder / "site.yaml").read_bytes().startswith(before)
+    assert read_site_config(folder).policy.runs == RunLimits()
     assert SiteKeys.open(folder).exists
 
 

@@ -1,0 +1,107 @@
+"""The part of `mumc-server` that runs the federation: start, run, stop, status."""
+
+from typing import Annotated
+
+import typer
+
+from server.cli_enrol import HomeArgument
+
+app = typer.Typer(rich_markup_mode=None)
+
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="As in experiment=plain model=small federation.rounds=3")
+]
+
+
+@app.command()
+def start(
+    folder: HomeArgument,
+    supervise: Annotated[
+        bool, typer.Option("--supervise", help="Start a program that has ended again, and say why it ended.")
+    ] = False,
+) -> None:
+    """Run the SuperLink that sites dial, until Ctrl-C or SIGTERM; prints the commands that it runs."""
+    from protocol.flower import Keeper, alone, run_until_stopped
+    from server.home import Home
+    from server.start import Reception, check_certificate, control, programs
+
+    home = Home.open(folder.resolve())
+    check_certificate(home)
+    with (
+        alone(home.root, "mumc-server start"),
+        control(home) as link,
+        Keeper(programs(home, home.config()), restart=supervise, say=_say) as keeper,
+    ):
+        run_until_stopped(keeper, Reception(home, link, _say).step)
+    _say("stopped")
+
+
+@app.command()
+def run(
+    folder: HomeArgument,
+    overrides: OverridesArgument = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end of the run.")] = False,
+) -> None:
+    """Submit a run and follow it; its output folder is DIR/runs/RUN."""
+    from server.home import Home
+    from server.start import control
+    from server.submit import follow, prepare, submit
+
+    home = Home.open(folder.resolve())
+    config = prepare(home, overrides or [])
+    with control(home) as link:
+        flower_id = submit(link, config)
+        typer.echo(f"run {config.run_id}: results in {config.output_dir}", err=True)
+        if detach:
+            typer.echo(f"submitted; look at it with: mumc-server status {folder}", err=True)
+            return
+        ended = follow(link, flower_id, lambda text: typer.echo(text, nl=False))
+    if ended.status != "finished:completed":
+        typer.echo(f"the run ended as {ended.status}: {ended.details or 'the lines above say why'}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"finished; see mumc-server journal {config.output_dir}", err=True)
+
+
+@app.command()
+def stop(
+    folder: HomeArgument,
+    name: Annotated[str, typer.Argument(help="The run, as status shows it; by default the one at work.")] = "",
+) -> None:
+    """Stop a run; what it has saved stays."""
+    from server.home import Home
+    from server.start import control
+    from server.submit import stop as stop_run
+
+    with control(Home.open(folder.resolve())) as link:
+        typer.echo(f"{stop_run(link, name)} is stopped")
+
+
+@app.command()
+def status(
+    folder: HomeArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for another program.")] = False,
+) -> None:
+    """Show the sites (who is missing, and since when) and the newest runs with their last round."""
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from server.home import Home
+    from server.start import control
+    from server.status import look, tables
+
+    home = Home.open(folder.resolve())
+    with control(home) as link:
+        seen = look(home, link)
+    if as_json:
+        typer.echo(json.dumps(asdict(seen), indent=1))
+        return
+    for table in tables(seen):
+        Console().print(table)
+
+
+def _say(line: str) -> None:
+    from datetime import datetime
+
+    typer.echo(f"{datetime.now():%H:%M:%S} {line}", err=True)

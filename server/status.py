@@ -1,0 +1,123 @@
+"""What the operator sees at a glance: the sites, who is missing and since when, and the runs with their last round."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from server.control import Control, FlowerRun, Node
+from server.errors import OutputError
+from server.home import Home
+from server.journal import RoundRecord, name_lost, read_journal
+from server.output import JOURNAL
+from server.roster import SiteRegister
+from server.seal import read_nodes
+
+NEWEST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteStatus:
+    """One enrolled site."""
+
+    name: str
+    state: str
+    """`online`, `missing` or `never seen`."""
+    since: str
+    """ISO time of that state; of the enrolment, where it was never seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """One run."""
+
+    name: str
+    state: str
+    started: str
+    rounds: int
+    """That it is to have, of pre-training; 0 where that is not known."""
+    round: int
+    """Last that ended."""
+    sites: str
+    """Merged and expected in that round."""
+    lost: str
+    """Which sites that were asked in that round are not in it, and why."""
+    details: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Everything."""
+
+    federation: str
+    sites: tuple[SiteStatus, ...]
+    runs: tuple[RunStatus, ...]
+
+
+def look(home: Home, link: Control) -> Status:
+    """The state of a federation now.
+
+    Raises:
+        ControlError: its SuperLink does not answer.
+    """
+    by_id = {node.node_id: node for node in link.nodes()}
+    nodes = {name: by_id.get(node_id) for name, node_id in read_nodes(home).items()}
+    sites = [_site(site.name, site.enrolled, nodes.get(site.name)) for site in SiteRegister.read(home).active]
+    runs = [_run(run) for run in link.runs()[:NEWEST]]
+    return Status(federation=home.config().name, sites=tuple(sites), runs=tuple(runs))
+
+
+def tables(status: Status) -> list[Table]:
+    """The same for a terminal."""
+    sites = Table("site", "state", "since", box=None, pad_edge=False)
+    for site in status.sites:
+        style = "green" if site.state == "online" else "red"
+        sites.add_row(site.name, Text(site.state, style), _ago(site.since))
+    runs = Table("run", "state", "round", "sites", "lost, or why it ended", box=None, pad_edge=False)
+    for run in status.runs:
+        why = run.lost or run.details
+        runs.add_row(run.name, run.state, f"{run.round}/{run.rounds}", run.sites, Text(why))
+    return [sites, runs] if status.runs else [sites]
+
+
+def _site(name: str, enrolled: str, node: Node | None) -> SiteStatus:
+    if node is None or not node.since:
+        return SiteStatus(name=name, state="never seen", since=enrolled)
+    return SiteStatus(name=name, state="online" if node.status == "online" else "missing", since=node.since)
+
+
+def _run(run: FlowerRun) -> RunStatus:
+    last = _last_round(Path(run.output_dir)) if run.output_dir else None
+    return RunStatus(
+        name=run.name,
+        state=run.status,
+        started=run.started,
+        rounds=run.rounds,
+        round=last.round if last else 0,
+        sites=f"{last.sites_merged}/{last.sites_expected}" if last else "",
+        lost=name_lost(last.refused, last.reasons) if last else "",
+        details=run.details,
+    )
+
+
+def _last_round(folder: Path) -> RoundRecord | None:
+    try:
+        records = read_journal(folder / JOURNAL)
+    except OutputError:
+        return None
+    return records[-1] if records else None
+
+
+def _ago(moment: str) -> str:
+    """`2026-11-25 18:03 UTC (4 min ago)`."""
+    try:
+        then = datetime.fromisoformat(moment).astimezone(UTC)
+    except ValueError:
+        return moment
+    seconds = max(0.0, (datetime.now(UTC) - then).total_seconds())
+    for size, word in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size or (size == 60 and seconds >= size):
+            return f"{then:%Y-%m-%d %H:%M} UTC ({seconds // size:.0f} {word} ago)"
+    return f"{then:%Y-%m-%d %H:%M} UTC ({seconds:.0f} s ago)"

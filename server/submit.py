@@ -1,0 +1,83 @@
+"""A run from the operator's command line to the SuperLink: resolved here, so that a mistake is seen at once."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from configs.compose import compose
+from configs.loader import ConfigurationError, dump, load
+from protocol.bundle import installed_bundle
+from server.config import RunConfig
+from server.control import Control, FlowerRun
+from server.errors import ControlError
+from server.home import Home
+from server.output import own_folder
+from server.roster import SiteRegister
+
+_SITES = "federation.sites"
+
+
+def prepare(home: Home, overrides: Sequence[str]) -> RunConfig:
+    """The run that these overrides give, with a name and a folder of its own; all enrolled sites are expected.
+
+    Raises:
+        ConfigurationError: an override does not fit, or no site is enrolled.
+        OutputError: its folder holds another run.
+    """
+    enrolled = len(SiteRegister.read(home).active)
+    if not enrolled:
+        raise ConfigurationError("no site is enrolled yet, so there is nobody to train; see mumc-server enroll --help")
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    sites = [] if _SITES in given else [f"{_SITES}={enrolled}"]
+    config = load(RunConfig, compose("run", [*sites, *overrides]))
+    if config.federation.sites > enrolled:
+        raise ConfigurationError(
+            f"federation.sites is {config.federation.sites}, and {enrolled} sites are enrolled; enrol more, or expect "
+            "fewer"
+        )
+    name = config.run_id or f"{_name(overrides)}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = home.runs / name if "output_dir" not in given else config.output_dir
+    config = replace(config, run_id=name, output_dir=str(folder))
+    own_folder(home.runs / name)
+    return config
+
+
+def submit(link: Control, config: RunConfig) -> int:
+    """Flower's id of the run, which has begun."""
+    return link.submit(installed_bundle(), {"run-json": json.dumps(dump(config), sort_keys=True)})
+
+
+def follow(link: Control, flower_id: int, show: Callable[[str], None]) -> FlowerRun:
+    """How the run ended; until then its output goes to `show`."""
+    for text in link.logs(flower_id):
+        show(text)
+    # The log may end a moment before the run is marked as ended.
+    for _ in range(60):
+        found = next((run for run in link.runs() if run.flower_id == flower_id), None)
+        if found is not None and found.status.startswith("finished"):
+            return found
+        time.sleep(0.5)
+    raise ControlError(f"the run's output has ended, and its state is {found.status if found else 'unknown'}")
+
+
+def stop(link: Control, name: str) -> str:
+    """Stop the run of this name, or the only one at work; its name.
+
+    Raises:
+        ControlError: there is none.
+    """
+    at_work = [run for run in link.runs() if not run.status.startswith("finished")]
+    found = [run for run in at_work if name in ("", run.name)]
+    if len(found) != 1:
+        names = ", ".join(run.name for run in at_work) or "none"
+        raise ControlError(f"{name or 'one run'} is not at work; at work: {names}")
+    link.stop(found[0].flower_id)
+    return found[0].name
+
+
+def _name(overrides: Sequence[str]) -> str:
+    chosen = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "experiment"), "run")
+    return re.sub(r"[^A-Za-z0-9-]", "-", chosen)[:40]
