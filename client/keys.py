@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from client.log import site_log_file
 from mumc_model.data.files import write_atomically, write_if_changed
 from protocol.enrolment import Join
 from protocol.errors import EnrolmentError, SigningError
@@ -164,10 +165,14 @@ class SiteKeys(KeyPair):
         write_atomically(self.ca_cert, join.ca.encode("ascii"))
 
     def adopt_next(self, join: Join) -> None:
-        """Use the next pair, and believe the join file that names it, in one step.
+        """Use the next pair, and believe the join file that names it, in one step; the site's log goes on under it.
+
+        Raises:
+            ChainError: the log was tampered with; no new key vouches for it.
 
         The join file beside the next pair is that step: from then on whoever opens the keys finishes the move.
         """
+        site_log_file(self.folder.parent).hand_over(self.signing(), self.next.signing())
         write_atomically(self._verdict, to_json(join).encode())
         self._finish()
 

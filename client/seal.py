@@ -1,11 +1,9 @@
 """The last layer at a site's door: no order is followed that the server did not sign, and nothing leaves unsigned.
 
-Each order and each reply is a line of the site's log, `state/log.jsonl`, which is chained, signed and only grows. The
-line of a reply is its egress receipt. With every message the two ends tell each other how far their logs go, so that
-neither can take lines of its own back.
+Each order and each reply is a line of the site's log (`client/log.py`), which is chained, signed and only grows. With
+every message the two ends tell each other how far their logs go, so that neither can take lines of its own back.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,27 +17,21 @@ from client.errors import GateError
 from client.faults import CallNext, answer_faults
 from client.gate import released
 from client.keys import SiteKeys
+from client.log import order_line, order_schema, place, receipt, schema_line, site_log_file, turned_away_line
 from client.privacy.ledger import Ledger
-from client.site import is_trial, site_root
+from client.site import is_trial, site_log, site_root
 from protocol import envelope
-from protocol.chainfile import ChainFile
 from protocol.enrolment import Join
 from protocol.envelope import Statement
-from protocol.errors import EnvelopeError, StaleError, UnexpectedWeightsError
+from protocol.errors import EnvelopeError, ProtocolError, StaleError, UnexpectedWeightsError
 from protocol.hashchain import Entry, Head
 from protocol.messages import EPSILON, Order, Refusal, Report
-from protocol.records import order_from_record, reply_from_record, seal_from_record, to_record
+from protocol.records import WORDS, order_from_record, reply_from_record, seal_from_record, to_record
 from protocol.signing import public_hex
 
-LOG_CONTEXT = "site-log"
 NOT_JOINED = "this site has joined no federation, so no order is followed; run mumc-site join"
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-
-
-def site_log_file(root: Path) -> ChainFile:
-    """The site's log of what came and what left."""
-    return ChainFile(root / "state" / "log.jsonl", LOG_CONTEXT)
 
 
 def seal_replies(message: Message, context: Context, call_next: CallNext) -> Message:
@@ -52,11 +44,18 @@ def seal_replies(message: Message, context: Context, call_next: CallNext) -> Mes
         raise GateError("not_joined", NOT_JOINED)
     door = Door(root, join)
 
-    def accepted(message: Message, context: Context) -> Message:
+    def inside(message: Message, context: Context) -> Message:
         door.accept(message)
-        return call_next(message, context)
+        return door.release(message, call_next(message, context))
 
-    return door.send(message, answer_faults(message, context, accepted))
+    reply = answer_faults(message, context, inside)
+    if door.accepted:
+        return door.send(message, reply)
+    try:
+        door.turn_away(message, reply)
+    except ProtocolError as error:
+        site_log(context).error("the log of this site cannot take the line of a refusal", exc_info=error)
+    return reply
 
 
 class Door:
@@ -67,6 +66,13 @@ class Door:
         self._key = SiteKeys(root).signing()
         self._log = site_log_file(root)
         self._accepted: Statement | None = None
+        self._forms: set[str] = set()
+        self._held: dict[str, Any] = {"withheld": []}
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the order is the server's, for this site, and new."""
+        return self._accepted is not None
 
     def accept(self, message: Message) -> None:
         """Return only if the server signed exactly this order, for this site, and it is new; it is in the log then.
@@ -86,24 +92,42 @@ class Door:
         entries = self._log.verify(public_hex(self._key), said.seen)
         Ledger.open(self._root).check_anchor(said.ledger)
         check_new(said, entries)
-        self._log.append(
-            self._key, {"kind": "order", **_place(said), **_told(order, arrays), "server": _plain(said.head)}
-        )
+        self._log.append(self._key, order_line(said, order, arrays))
+        self._forms = {entry["digest"] for entry in entries if entry["kind"] == "schema"}
         self._accepted = said
 
-    def send(self, message: Message, reply: Message) -> Message:
-        """The reply as it leaves: without the metrics that stay here, with its receipt in the log, signed.
+    def release(self, message: Message, reply: Message) -> Message:
+        """What may leave of a reply: without the metrics that stay here.
 
-        A reply to an order that was not accepted is a bare refusal, and leaves unsigned.
+        Raises:
+            UnexpectedWeightsError: what lies beside it is not of the form of the weights that came.
         """
-        said, (answer, arrays) = self._accepted, reply_from_record(reply.content)
-        if said is None:
+        answer, arrays = reply_from_record(reply.content)
+        check_leaves(answer, arrays, *order_from_record(message.content))
+        if isinstance(answer, Refusal):
             return reply
-        answer, withheld = self._released(answer)
-        check_leaves(answer, arrays, order_from_record(message.content)[1])
+        leaving, withheld = released(read_site_config(self._root), answer)
+        self._held = {"withheld": withheld, "epsilon_spent": answer.metrics.get(EPSILON)}
+        return Message(to_record(replace(answer, metrics=leaving), arrays or None), reply_to=message)
+
+    def turn_away(self, message: Message, reply: Message) -> None:
+        """Note an order that was not accepted. Its reply is a bare refusal, and leaves unsigned."""
+        answer, _ = reply_from_record(reply.content)
+        assert isinstance(answer, Refusal)
+        self._log.append(self._key, turned_away_line(message.metadata.message_type, answer))
+
+    def send(self, message: Message, reply: Message) -> Message:
+        """The reply as it leaves: with its receipt in the log, signed."""
+        said, (answer, arrays) = self._accepted, reply_from_record(reply.content)
+        assert said is not None
+        assert not arrays or isinstance(answer, Report)
+        schema = order_schema(order_from_record(message.content)[0]) if arrays else None
+        if schema and schema.digest not in self._forms:
+            self._log.append(self._key, schema_line(schema))
         payload = envelope.payload_digest(answer, arrays)
-        body = {"kind": "reply", **_place(said), "payload": payload, "withheld": withheld}
-        entry = self._log.append(self._key, body | receipt(answer, arrays))
+        held = self._held if isinstance(answer, Report) else {"withheld": []}
+        body = {"kind": "reply", **place(said), "payload": payload, **receipt(answer, arrays, schema), **held}
+        entry = self._log.append(self._key, body)
         statement = replace(
             said,
             direction="reply",
@@ -126,12 +150,6 @@ class Door:
             "base_digest": order.base_digest,
         }
 
-    def _released(self, answer: Report | Refusal) -> tuple[Report | Refusal, list[str]]:
-        if isinstance(answer, Refusal):
-            return answer, []
-        leaving, withheld = released(read_site_config(self._root), answer)
-        return replace(answer, metrics=leaving), withheld
-
 
 def check_new(said: Statement, entries: list[Entry]) -> None:
     """Return only if this order was not here before, and comes after those of its run and of the server that were.
@@ -140,7 +158,7 @@ def check_new(said: Statement, entries: list[Entry]) -> None:
         EnvelopeError: its nonce was used, or the server's log is shorter than it was.
         StaleError: a later round or attempt of the run was here.
     """
-    before = [entry for entry in entries if entry["kind"] == "order"]
+    before = [entry for entry in entries if entry["kind"] == "order" and entry["federation"] == said.federation]
     if any(entry["nonce"] == said.nonce for entry in before):
         raise EnvelopeError("the order was here before, under the same nonce: it was replayed")
     if before and said.head.count < before[-1]["server"]["count"]:
@@ -156,47 +174,17 @@ def check_new(said: Statement, entries: list[Entry]) -> None:
         )
 
 
-def check_leaves(answer: Report | Refusal, arrays: Arrays, base: Arrays) -> None:
+def check_leaves(answer: Report | Refusal, arrays: Arrays, order: Order, base: Arrays) -> None:
     """Return only if what leaves beside an answer has the form of the weights that came, or is nothing.
+
+    In a session of secure aggregation it is one vector of words, as long as all these weights, and never the weights.
 
     Raises:
         UnexpectedWeightsError: it is larger, or another.
     """
     form = {name: (flat.dtype.name, flat.shape) for name, flat in arrays.items()}
-    if arrays and (isinstance(answer, Refusal) or form != {n: (f.dtype.name, f.shape) for n, f in base.items()}):
+    forms = [{name: (flat.dtype.name, flat.shape) for name, flat in base.items()}]
+    if order.masking:
+        forms = [{words: (words, (sum(flat.size for flat in base.values()),))} for words in WORDS]
+    if arrays and (isinstance(answer, Refusal) or form not in forms):
         raise UnexpectedWeightsError("what would leave has another form than the weights that came, so nothing does")
-
-
-def receipt(answer: Report | Refusal, arrays: Arrays) -> dict[str, Any]:
-    """What a reply gives away, for the site's own log."""
-    if isinstance(answer, Refusal):
-        return {"answer": "refusal", "code": answer.code, "text": answer.text}
-    squares = math.fsum(float(np.sum(np.square(flat, dtype=np.float64))) for flat in arrays.values())
-    return {
-        "answer": "report",
-        "examples": answer.examples,
-        "metrics": {name: value for name, value in answer.metrics.items() if name != EPSILON},
-        "epsilon_spent": answer.metrics.get(EPSILON),
-        "arrays": {name: {"shape": list(flat.shape), "bytes": flat.nbytes} for name, flat in sorted(arrays.items())},
-        "bytes": sum(flat.nbytes for flat in arrays.values()),
-        "norm": math.sqrt(squares),
-    }
-
-
-def _place(said: Statement) -> dict[str, Any]:
-    return {
-        "run": said.run_id,
-        "stage": said.stage,
-        "round": said.round,
-        "attempt": said.attempt,
-        "nonce": said.nonce,
-        "base_digest": said.base_digest,
-    }
-
-
-def _told(order: Order, arrays: Arrays) -> dict[str, Any]:
-    return {"steps": order.steps, "bytes": sum(flat.nbytes for flat in arrays.values())}
-
-
-def _plain(head: Head) -> dict[str, Any]:
-    return {"count": head.count, "hash": head.hash}

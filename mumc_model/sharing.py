@@ -4,11 +4,14 @@ The masked-token and painting heads, the teacher, the queue, the optimiser's sta
 """
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mumc_model.checkpoint import load_strictly
+from mumc_model.config import ModelConfig
 from mumc_model.model import MumcModel
 
 SHARED = ("visual_encoder.", "text_encoder.bert.", "vision_proj.", "text_proj.", "itm_head.", "temp")
@@ -23,6 +26,22 @@ def shared_weights(model: MumcModel) -> dict[str, Tensor]:
     """Copies of the shared weights on the CPU, in canonical (sorted) order. Later training does not change them."""
     state = model.state_dict()
     return {name: state[name].detach().to("cpu", copy=True) for name in sorted(state) if is_shared(name)}
+
+
+def shared_form(config: ModelConfig) -> dict[str, np.ndarray[Any, Any]]:
+    """The shared weights' names, shapes and types, in canonical order, as arrays without values; nothing is allocated.
+
+    Raises:
+        ConfigError: such a model cannot be.
+    """
+    with torch.device("meta"):
+        state = MumcModel(config).state_dict()
+    number = np.zeros(())
+    return {
+        name: np.broadcast_to(number.astype(str(state[name].dtype).removeprefix("torch.")), tuple(state[name].shape))
+        for name in sorted(state)
+        if is_shared(name)
+    }
 
 
 def load_shared(model: MumcModel, weights: Mapping[str, Tensor]) -> None:

@@ -17,9 +17,10 @@ from protocol.chainfile import ChainFile
 from protocol.envelope import Seal, Statement
 from protocol.errors import ChainError, EnvelopeError, IdentityError
 from protocol.hashchain import Head
-from protocol.messages import Order, Refusal, Report
-from protocol.records import reply_from_record, seal_from_record
+from protocol.messages import Order, Refusal, Report, one_line
+from protocol.records import payload_bytes, reply_from_record, seal_from_record
 from protocol.signing import public_hex
+from server.errors import FolderError
 from server.home import Home
 from server.roster import SiteRegister
 
@@ -39,20 +40,30 @@ class Post:
     Args:
         home: The federation's folder. Which node is which site stands in `state/nodes.json`, written by
             `mumc-server start` when it registers the enrolled keys with the SuperLink.
+        only: Names of the sites that are asked; empty for all.
+
+    Raises:
+        FolderError: `only` names a site that is not enrolled.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, only: Sequence[str] = ()) -> None:
         self._key, self._log = home.signer(), server_log(home)
         self._federation = public_hex(self._key)
-        self._sites = {site.name: site for site in SiteRegister.read(home).sites if not site.revoked}
+        self._sites = {site.name: site for site in SiteRegister.read(home).active}
+        if strangers := sorted(set(only) - self._sites.keys()):
+            raise FolderError(
+                f"federation.only names {', '.join(strangers)}, not enrolled; enrolled are "
+                f"{', '.join(self._sites) or 'none'}"
+            )
+        self._asked_sites = frozenset(only) or frozenset(self._sites)
         self._names = {int(node): name for name, node in read_nodes(home).items() if name in self._sites}
         self._heads_file = home.state / "heads.json"
         self._heads: dict[str, dict[str, Head]] = _read_heads(self._heads_file)
         self._asked: dict[int, Statement] = {}
 
     def enrolled(self, nodes: Sequence[int]) -> list[int]:
-        """Those of the nodes that are enrolled sites, not revoked."""
-        return [node for node in nodes if node in self._names]
+        """Those of the nodes that are enrolled sites, not revoked, and that are to be asked."""
+        return [node for node in nodes if self._names.get(node) in self._asked_sites]
 
     def site(self, node: int) -> str:
         """The enrolled name of a node's site.
@@ -98,17 +109,21 @@ class Post:
         message, arrays = reply_from_record(record)
         assert not isinstance(message, Order)
         try:
-            self._check(node, record, message, arrays)
+            payload = self._check(node, record, message, arrays)
         except (EnvelopeError, ChainError) as error:
-            self._note(node, "refused", code=error.code)
+            self._note(node, "refused", record, code=error.code, reason=one_line(str(error)))
             raise
-        self._note(node, "accepted" if isinstance(message, Report) else "refusal", code=_code(message))
+        if isinstance(message, Refusal):
+            self._note(node, "refusal", record, code=message.code, reason=message.text)
+        else:
+            self._note(node, "accepted", record, payload=payload)
 
-    def _check(self, node: int, record: RecordDict, message: Report | Refusal, arrays: Arrays) -> None:
+    def _check(self, node: int, record: RecordDict, message: Report | Refusal, arrays: Arrays) -> str:
+        """The digest of what the reply says, once it was checked; empty where it is an unsigned refusal."""
         found, asked = seal_from_record(record), self._asked[node]
         if found is None:
             if isinstance(message, Refusal):
-                return
+                return ""
             raise EnvelopeError("the reply is not signed; this federation takes none that is not")
         site = self.site(node)
         envelope.check_signature(found, self._sites[site].signing_key)
@@ -118,6 +133,7 @@ class Post:
         if isinstance(message, Report) and message.site != site:
             raise EnvelopeError(f"the report calls its site {message.site[:64]!r}, and {site} is enrolled")
         self._remember(site, found.statement)
+        return found.statement.payload
 
     def _remember(self, site: str, said: Statement) -> None:
         known = self._heads.get(site, {})
@@ -132,12 +148,15 @@ class Post:
         plain = {name: {kind: vars(head) for kind, head in heads.items()} for name, heads in self._heads.items()}
         write_atomically(self._heads_file, json.dumps(plain, indent=1, sort_keys=True).encode())
 
-    def _note(self, node: int, what: str, *, code: str) -> None:
+    def _note(
+        self, node: int, what: str, record: RecordDict, *, code: str = "", reason: str = "", payload: str = ""
+    ) -> None:
         asked = self._asked[node]
         place = {"site": asked.site, "run": asked.run_id, "round": asked.round, "attempt": asked.attempt}
         heads = {kind: vars(head) for kind, head in self._heads.get(asked.site, {}).items()}
         body = {"kind": "reply", **place, "stage": asked.stage, "nonce": asked.nonce, "what": what, "code": code}
-        self._log.append(self._key, body | {"heads": heads})
+        told = {"reason": reason, "payload": payload, "bytes": payload_bytes(record)}
+        self._log.append(self._key, body | told | {"heads": heads})
 
 
 def read_nodes(home: Home) -> dict[str, int]:
@@ -168,7 +187,3 @@ def _place(order: Order, site: str, nonce: str) -> dict[str, Any]:
         "nonce": nonce,
         "base_digest": order.base_digest,
     }
-
-
-def _code(message: Report | Refusal) -> str:
-    return message.code if isinstance(message, Refusal) else ""

@@ -10,9 +10,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app
-from client.joining import check_answer, prepare
+from client.joining import check_answer, prepare, rotate
 from client.keys import SiteKeys
-from client.seal import site_log_file
+from client.log import site_log_file
+from client.seal import check_new
 from configs.compose import compose
 from configs.loader import load
 from protocol.enrolment import Join
@@ -96,13 +97,43 @@ def test_an_order_of_the_server_is_followed_and_the_reply_is_taken(federation):
     report, arrays = reply_from_record(reply)
     assert isinstance(report, Report)
     assert arrays.keys() == federation.run.base.keys()
-    came, left = site_log_file(federation.sites["north"]).verify(SiteKeys(federation.sites["north"]).public[1])
+    came, form, left = site_log_file(federation.sites["north"]).verify(SiteKeys(federation.sites["north"]).public[1])
     assert (came["kind"], left["kind"], left["bytes"]) == ("order", "reply", sum(a.nbytes for a in arrays.values()))
+    schema = federation.run.schema
+    assert form["tensors"] == [[name, list(shape), dtype] for name, shape, dtype in schema]
+    assert form["digest"] == left["schema"] == schema.digest
+    named, norms = federation.run.named(arrays), {}
+    for name, tensor in named.items():
+        norms.setdefault(name.split(".")[0], []).append(np.linalg.norm(tensor.astype(float)))
+    assert {part: group["norm"] for part, group in left["tensors"].items()} == pytest.approx(
+        {part: np.linalg.norm(each) for part, each in norms.items()}
+    )
+    assert {part: group["tensors"] for part, group in left["tensors"].items()} == {p: len(n) for p, n in norms.items()}
+    assert sum(group["values"] for group in left["tensors"].values()) == sum(flat.size for flat in arrays.values())
     assert left["norm"] == pytest.approx(np.sqrt(sum(float((a.astype(float) ** 2).sum()) for a in arrays.values())))
-    assert [(line["kind"], line.get("what")) for line in server_log(federation.home).entries()] == [
-        ("order", None),
-        ("reply", "accepted"),
-    ]
+    assert (left["examples"], left["metrics"], left["withheld"]) == (report.examples, report.metrics, [])
+    assert left["payload"] == payload_digest(report, arrays)
+
+
+def test_the_form_of_what_leaves_is_written_once(federation):
+    post, root = federation.post(), federation.sites["north"]
+    for round in (1, 2):
+        reply = federation.ask(federation.sealed(post, federation.run.pretrain(round)))
+        post.check(NODES["north"], reply)
+    kinds = [line["kind"] for line in site_log_file(root).entries()]
+    assert kinds == ["order", "schema", "reply", "order", "reply"]
+
+
+def test_the_server_s_log_names_what_it_took_and_from_whom(federation):
+    post = federation.post()
+    reply = federation.ask(federation.sealed(post, federation.run.pretrain()))
+    post.check(NODES["north"], reply)
+    asked, came = server_log(federation.home).entries()
+    assert (asked["kind"], came["kind"], came["what"], came["reason"]) == ("order", "reply", "accepted", "")
+    receipt = site_log_file(federation.sites["north"]).entries()[-1]
+    assert (came["payload"], came["nonce"]) == (receipt["payload"], asked["nonce"])
+    assert came["bytes"] > receipt["bytes"] + receipt["message_bytes"]
+    assert came["heads"]["log"] == {"count": 3, "hash": receipt["hash"]}
 
 
 @pytest.mark.parametrize("how", ["unsigned", "another key", "swapped weights", "another site", "other steps"])
@@ -122,7 +153,8 @@ def test_what_the_server_did_not_sign_for_this_site_is_not_followed(federation, 
         record = to_record(dataclasses.replace(order, steps=order.steps + 1), base, found)
     answer, arrays = reply_from_record(federation.ask(record))
     assert (answer.code, arrays) == ("bad_seal", {})
-    assert not site_log_file(federation.sites["north"]).entries()
+    (line,) = site_log_file(federation.sites["north"]).entries()
+    assert (line["kind"], line["code"]) == ("turned_away", "bad_seal")
     assert not list((federation.sites["north"] / "state").glob("runs/*/*"))
 
 
@@ -199,12 +231,49 @@ def test_a_server_whose_log_was_taken_back_is_followed_no_more(federation):
     assert reply_from_record(reply)[0].code == "bad_seal"
 
 
+def test_new_keys_go_on_with_the_log_and_the_server_takes_it(federation):
+    root = federation.sites["north"]
+    post = federation.post()
+    post.check(NODES["north"], federation.ask(federation.sealed(post, federation.run.pretrain(1))))
+    _, enrolment = rotate(root, 0)
+    publish(federation.home, admit(federation.home, enrolment))
+    check_answer(root, read_paper(Join, federation.home.join_file("north")), replace=False).take_in()
+    post = federation.post()
+    reply = federation.ask(federation.sealed(post, federation.run.pretrain(2)))
+    post.check(NODES["north"], reply)
+    kinds = [line["kind"] for line in site_log_file(root).verify(SiteKeys(root).public[1])]
+    assert kinds == ["order", "schema", "reply", "key", "order", "reply"]
+
+
+def test_a_log_that_was_tampered_with_is_vouched_for_by_no_new_key(federation):
+    root = federation.sites["north"]
+    federation.ask(federation.sealed(federation.post(), federation.run.pretrain(1)))
+    log = site_log_file(root).path
+    log.write_bytes(log.read_bytes().replace(b'"examples":', b'"examples":1'))
+    _, enrolment = rotate(root, 0)
+    publish(federation.home, admit(federation.home, enrolment))
+    answer = check_answer(root, read_paper(Join, federation.home.join_file("north")), replace=False)
+    with pytest.raises(ChainError, match="was changed after it was written"):
+        answer.take_in()
+
+
+def test_the_log_of_another_federation_s_server_is_not_held_against_this_one(federation):
+    post = federation.post()
+    federation.ask(federation.sealed(post, federation.run.pretrain(2)))
+    (earlier,) = [line for line in site_log_file(federation.sites["north"]).entries() if line["kind"] == "order"]
+    said = seal_from_record(federation.sealed(post, federation.run.pretrain(1))).statement
+    elsewhere = earlier | {"federation": "f" * 64, "server": {"count": 50, "hash": "0" * 64}}
+    check_new(said, [elsewhere])
+    with pytest.raises(EnvelopeError, match="had 50: an older copy"):
+        check_new(said, [elsewhere | {"federation": said.federation}])
+
+
 def test_the_server_finds_a_site_whose_log_has_grown_shorter(federation):
     post = federation.post()
     reply = federation.ask(federation.sealed(post, federation.run.pretrain(1)))
     post.check(NODES["north"], reply)
     post._heads["north"]["log"] = dataclasses.replace(post._heads["north"]["log"], count=99)
-    with pytest.raises(ChainError, match="the log of north has 2 lines and had 99"):
+    with pytest.raises(ChainError, match="the log of north has 3 lines and had 99"):
         post.check(NODES["north"], reply)
 
 
