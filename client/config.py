@@ -20,7 +20,7 @@ class RunLimits:
     """Digests of the run's code that are accepted; `installed` is what is installed here, and only that ever runs."""
     recipes: tuple[str, ...] = ()
     """Digests of recipes that are accepted (`mumc-server config` prints it); empty accepts any within the limits."""
-    actions: tuple[str, ...] = ("train.pretrain", "train.finetune", "evaluate.vqa")
+    actions: tuple[str, ...] = ("train.rehearse", "train.pretrain", "train.finetune", "evaluate.vqa")
     """What may be asked for."""
     max_rounds: int = 200
     """Of one run."""
@@ -55,8 +55,15 @@ class RunLimits:
     noise_multiplier: float = 0.0
     """Least noise of a private run; the officer's signed policy may ask for more."""
     secure_aggregation: Literal["required", "allowed"] = "required"
-    """`required` sends an update only under masks, so that the server learns nothing but the sum. No run masks yet
-    (docs/secagg.md), so `required` refuses pre-training; `allowed` lets plain updates go to the server."""
+    """`required` sends an update only under masks, so that the server learns nothing but the sum; `allowed` lets plain
+    updates go to the server too."""
+    min_sites: int = 3
+    """Fewest sites in a session of secure aggregation."""
+    colluding: int = 1
+    """So many other sites may join forces with the server and still not learn this site's update; a session that holds
+    against fewer is refused."""
+    most_share: float = 0.9
+    """Most that this site may weigh among those in the smallest sum of a session whose updates nobody else knows."""
     hours: str = ""
     """When orders are followed, as 19:00-07:00 in the machine's time; empty for always."""
     memory_gib: float = 0.0
@@ -64,12 +71,16 @@ class RunLimits:
 
     def __post_init__(self) -> None:
         """Refuse limits that would refuse everything or mean nothing."""
-        for name in ("max_rounds", "max_steps", "max_batch", "max_image_size", "max_parameters"):
+        for name in ("max_rounds", "max_steps", "max_batch", "max_image_size", "max_parameters", "min_sites"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"policy.runs.{name} in site.yaml is {getattr(self, name)}; choose 1 or more")
-        for name in ("min_steps", "min_records", "smallest_count", "noise_multiplier", "memory_gib"):
+        for name in ("min_steps", "min_records", "smallest_count", "noise_multiplier", "colluding", "memory_gib"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigurationError(f"policy.runs.{name} in site.yaml is {getattr(self, name)}; choose 0 or more")
+        if not 0 < self.most_share <= 1:
+            raise ConfigurationError(
+                f"policy.runs.most_share in site.yaml is {self.most_share}; choose it above 0 and up to 1"
+            )
         for name, allowed in (("privacy", ("required", "allowed")), ("secure_aggregation", ("required", "allowed"))):
             if getattr(self, name) not in allowed:
                 raise ConfigurationError(

@@ -15,7 +15,7 @@ from flwr.app import Context, Message
 from client.config import RunLimits, SiteConfig, read_site_config
 from client.errors import GateError
 from client.privacy.policy import check_run, read_policy
-from client.site import is_trial, site_root
+from client.site import REHEARSAL_KEY, is_trial, site_root
 from configs.loader import load
 from mumc_model.config import ModelConfig, Recipe
 from protocol.messages import Order, Report
@@ -45,9 +45,11 @@ def keep_policy(message: Message, context: Context, call_next: CallNext) -> Mess
         code, installed = (str(context.node_config.get(key, "")) for key in (CODE_KEY, INSTALLED_KEY))
         check_code(limits, code, installed)
     order, _ = order_from_record(message.content)
+    if context.node_config.get(REHEARSAL_KEY) and order.action != "train.rehearse":
+        raise GateError("rehearsing", f"the site is rehearsing, and follows no order to {order.action} until it starts")
     recipe = load(Recipe, order.recipe, "order.recipe")
     check_order(limits, order, recipe, datetime.now().time())
-    if order.action == "train.pretrain":
+    if trains(order):
         check_run(read_policy(root), recipe.privacy)
     return call_next(message, context)
 
@@ -73,7 +75,8 @@ def check_order(limits: RunLimits, order: Order, recipe: Recipe, now: time) -> N
     Raises:
         GateError: it does not; the code names the limit.
     """
-    _require(order.action in limits.actions, "actions", "action", order.action, "follows " + ", ".join(limits.actions))
+    asked = "train.pretrain" if order.masking else order.action
+    _require(asked in limits.actions, "actions", "action", asked, "follows " + ", ".join(limits.actions))
     digest = recipe_digest(order.recipe)
     if limits.recipes:
         _require(digest in limits.recipes, "recipes", "recipe", digest[:16], f"accepts {len(limits.recipes)} others")
@@ -84,9 +87,14 @@ def check_order(limits: RunLimits, order: Order, recipe: Recipe, now: time) -> N
     sizes = recipe.model.vision.image_size, recipe.finetune.image_size
     _at_most("image_size", max(sizes), limits.max_image_size)
     _at_most("parameters", approximate_parameters(recipe.model), limits.max_parameters)
-    if order.action == "train.pretrain":
+    if trains(order):
         _check_training(limits, order, recipe)
     _require(_open(limits.hours, now), "hours", "time", f"{now:%H:%M}", f"follows orders at {limits.hours}")
+
+
+def trains(order: Order) -> bool:
+    """Whether it asks for an update of the shared weights, or for a stage of secure aggregation around one."""
+    return order.action == "train.pretrain" or bool(order.masking)
 
 
 def check_records(limits: RunLimits | None, records: int) -> None:
@@ -143,7 +151,7 @@ def _check_training(limits: RunLimits, order: Order, recipe: Recipe) -> None:
             "policy_min_steps",
             f"the order asks for {order.steps} steps, below this site's {limits.min_steps} (policy.runs.min_steps)",
         )
-    if limits.secure_aggregation == "required":
+    if limits.secure_aggregation == "required" and not order.masking:
         raise GateError(
             "policy_secure_aggregation",
             "the run sends updates without masks, and this site requires them (policy.runs.secure_aggregation)",

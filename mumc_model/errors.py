@@ -17,5 +17,9 @@ class CheckpointError(MumcError):
     """Weights are missing, unexpected or mis-shaped; the message lists them."""
 
 
+class DivergedError(MumcError):
+    """The loss is no longer a number."""
+
+
 class DeviceError(MumcError):
     """The device or precision asked for is not here."""

@@ -14,7 +14,7 @@ from mumc_model.checkpoint import load_strictly
 from mumc_model.config import ObjectiveConfig, OptimizerConfig, Recipe, VisionConfig
 from mumc_model.data.collate import PretrainBatch
 from mumc_model.data.shuffling import seeded
-from mumc_model.errors import ConfigError, DeviceError, MumcError
+from mumc_model.errors import ConfigError, DeviceError, DivergedError
 from mumc_model.masking import Draws, SpecialTokens
 from mumc_model.model import MumcModel, initialise
 from mumc_model.momentum import FeatureQueue, Teacher
@@ -28,10 +28,6 @@ _DRAWS = 2
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 """Called after each step with its global number and its losses."""
-
-
-class DivergedError(MumcError):
-    """The loss is no longer a number."""
 
 
 class SpecialIds(Protocol):

@@ -47,7 +47,12 @@ def unpack(arrays: Mapping[str, Array], schema: WeightSchema) -> dict[str, Array
 
 def digest(arrays: Mapping[str, Array], schema: WeightSchema) -> str:
     """SHA-256, in hex, over the schema and the flat arrays' bytes (little-endian): equal for equal weights only."""
-    sha = hashlib.sha256(schema.digest.encode())
+    return digest_under(arrays, schema.digest)
+
+
+def digest_under(arrays: Mapping[str, Array], schema_digest: str) -> str:
+    """The same for weights of whose schema only the digest is known."""
+    sha = hashlib.sha256(schema_digest.encode())
     for dtype in sorted(arrays):
         flat = np.ascontiguousarray(arrays[dtype])
         sha.update(f"|{dtype}:{flat.size}|".encode())

@@ -31,8 +31,8 @@ def write_secret(path: Path, content: bytes, *, replace: bool = False) -> None:
     sync_folder(path.parent)
 
 
-def read_secret(path: Path) -> bytes:
-    """What `write_secret` kept.
+def read_secret(path: Path, most: int = MAX_SECRET_BYTES) -> bytes:
+    """What `write_secret` kept, up to `most` bytes of it.
 
     Raises:
         SigningError: there is none, or others than its owner can read it.
@@ -40,7 +40,7 @@ def read_secret(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777
-            content = file.read(MAX_SECRET_BYTES)
+            content = file.read(most)
     except OSError:
         raise SigningError(f"{path} cannot be read; give the file of a private key") from None
     if mode & 0o077:

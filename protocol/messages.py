@@ -5,7 +5,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 from protocol.errors import MessageError, NotFiniteError, VersionError
@@ -24,9 +24,26 @@ MAX_METRIC = 1e30
 EPSILON = "epsilon_spent"
 """The metric in which a site under differential privacy says what its patients have spent: a fact of public numbers."""
 
-Action = Literal["train.pretrain", "train.finetune", "evaluate.vqa"]
+Action = Literal[
+    "train.rehearse",
+    "train.pretrain",
+    "train.finetune",
+    "evaluate.vqa",
+    "query.advertise",
+    "query.share",
+    "query.agree",
+    "query.unmask",
+]
 ACTIONS: tuple[str, ...] = get_args(Action)
 """Flower's message types: the first word is Flower's category, the second the handler."""
+STAGE_ACTIONS = {
+    "advertise": "query.advertise",
+    "share": "query.share",
+    "mask": "train.pretrain",
+    "agree": "query.agree",
+    "unmask": "query.unmask",
+}
+"""The action of each stage of secure aggregation, in the order of `protocol.secagg.messages.STAGES`."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -65,7 +82,9 @@ class Order:
     seed: int
     """Of this round; a site mixes its own identity into it."""
     base_digest: str
-    """`protocol.codec.digest` of the weights that travel beside."""
+    """`protocol.codec.digest` of the weights that travel beside, or, in a stage of secure aggregation, of the round."""
+    masking: Mapping[str, Any] = field(default_factory=dict)
+    """What the server forwards in a stage of secure aggregation (`protocol.secagg.messages`); else empty."""
 
     def __post_init__(self) -> None:
         """Refuse names, counts and actions that no server sends."""
@@ -76,6 +95,14 @@ class Order:
             value = getattr(self, name)
             _require(value >= least, f"order.{name} is {value}, below {least}")
         _require(0 <= self.seed < 2**63, f"order.seed is {self.seed}, outside 0 to 2**63 - 1")
+        masks, may = bool(self.masking), self.action in STAGE_ACTIONS.values()
+        _require(may or not masks, f"an order to {self.action} carries order.masking, and is no stage of it")
+        _require(masks or not self.action.startswith("query."), f"an order to {self.action} lacks order.masking")
+
+    @property
+    def stage(self) -> str:
+        """The stage of secure aggregation that this asks for; empty where it asks for none."""
+        return next((stage for stage, action in STAGE_ACTIONS.items() if self.masking and action == self.action), "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +116,13 @@ class Report:
     site: str
     """The name the site goes by; empty lets the server call it by its node id."""
     examples: int
-    """Examples seen: the weight of the update in the mean."""
+    """Examples seen: the weight of the update in the mean. Under masks that is the enrolled one, and else 0."""
     metrics: Mapping[str, float]
     """Mean losses, or accuracies; every value finite."""
     base_digest: str
     """That of the order, and so of the weights the update starts from."""
+    masking: Mapping[str, Any] = field(default_factory=dict)
+    """The site's message of a stage of secure aggregation, as `protocol.secagg.messages` writes it; else empty."""
 
     def __post_init__(self) -> None:
         """Refuse names that could not stand in a log, and metrics that are no numbers."""

@@ -15,6 +15,8 @@ NumpyArray = np.ndarray[Any, Any]
 
 _MESSAGE, _ARRAYS, _SEAL, _JSON = "message", "arrays", "seal", "json"
 _RAW = "fedmumc.raw-little-endian"
+WORDS = ("uint32", "uint64")
+"""Types of a masked update; in every other message only floats travel."""
 
 
 def arrays_to_record(arrays: Mapping[str, NumpyArray]) -> ArrayRecord:
@@ -100,7 +102,7 @@ def _to_flower(array: NumpyArray) -> Array:
 
 
 def _from_flower(name: str, array: Array) -> NumpyArray:
-    if array.stype != _RAW or array.dtype not in FLOATS:
+    if array.stype != _RAW or array.dtype not in (*FLOATS, *WORDS):
         raise DtypeError(
             f"array {name[:60]!r} travels as {array.stype[:40]!r} of {array.dtype[:40]!r}; expected {_RAW!r}"
         )

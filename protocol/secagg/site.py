@@ -9,7 +9,7 @@ Source: Bonawitz et al., CCS 2017, figure 4, with the consistency check of its r
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -132,12 +132,13 @@ def mask(
     inbox: Inbox,
     *,
     key: Ed25519PrivateKey,
-    update: Mapping[str, Array],
+    update: Callable[[], Mapping[str, Array]],
     generator: np.random.Generator | None = None,
 ) -> Step[Masked]:
     """Stage 3: the update (flat arrays by type) as masked words. Afterwards no key of the masks is left at the site.
 
-    The input of the stage is what the server forwarded; an update that comes with a repetition is not looked at.
+    The input of the stage is what the server forwarded. `update` is called once that is found right: nobody trains for
+    an inbox that does not open, nor for a repetition.
 
     Raises:
         ShareError: shares were changed on their way.
@@ -164,7 +165,7 @@ def mask(
         pair = pair_mask_key(session, masking, site, roster[peer].masking, peer)
         masks.append(Mask(pair, subtract=subtracts(site, peer)))
 
-    words, clipped = encode_packed(update, session.values, session.fixed_point, session.share(site), generator)
+    words, clipped = encode_packed(update(), session.values, session.fixed_point, session.share(site), generator)
     add_masks(words, masks)
     message = signed(Masked, session, site, key, vector=vector_digest(words))
     after = advanced(state, "mask", inbox, message, secrets={"shares": shares}, public={"sharers": sharers})

@@ -5,8 +5,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.faults import answer_faults
 from configs.loader import ConfigurationError
-from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError
-from mumc_model.train import DivergedError
+from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError, DivergedError
 from protocol.errors import StaleError
 from protocol.records import reply_from_record
 

@@ -12,11 +12,10 @@ from mumc_model.data.records import read_site
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.site_writer import SiteWriter
 from mumc_model.data.tokenizer import Tokenizer
-from mumc_model.errors import DataError
+from mumc_model.errors import DataError, DivergedError
 from mumc_model.evaluate import score
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.model import build_model
-from mumc_model.train import DivergedError
 from mumc_model.vqa import VqaModel
 
 WORDS = "how bright is it which half very dark left right"

@@ -138,7 +138,7 @@ def test_a_refusal_is_one_printable_line():
 
 
 def test_every_action_is_a_category_of_flower_and_a_handler():
-    assert all(action.split(".")[0] in {"train", "evaluate"} for action in ACTIONS)
+    assert all(action.split(".")[0] in {"train", "evaluate", "query"} for action in ACTIONS)
 
 
 def test_no_two_errors_have_the_same_code():

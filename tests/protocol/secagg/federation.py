@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -87,7 +88,10 @@ class Round:
     def mask(self, update, sites=None) -> None:
         for name in self._still(sites):
             inbox = wire(self.server.inbox(name))
-            self._keep(name, stages.mask(self.states[name], inbox, key=identity(name), update=update[name]))
+            self._keep(
+                name,
+                stages.mask(self.states[name], inbox, key=identity(name), update=partial(update.__getitem__, name)),
+            )
 
     def agree(self, sites=None) -> None:
         survivors = wire(self.server.survivors())
@@ -121,7 +125,7 @@ class Round:
 
 def answer(stage, round_, content, update=None):
     """What ash answers to a stage's input."""
-    given = {"key": identity("ash")} | ({"update": update["ash"]} if stage == "mask" else {})
+    given = {"key": identity("ash")} | ({"update": lambda: update["ash"]} if stage == "mask" else {})
     return getattr(stages, stage)(round_.states["ash"], content, **given)
 
 

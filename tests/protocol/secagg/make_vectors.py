@@ -7,6 +7,7 @@ writes the known answers anew; only a new version of the protocol is a reason to
 
 import hashlib
 import json
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -81,7 +82,7 @@ def vector(word_bits):
             keep(name, stages.share(states[name], server.roster(), key=identity(name), entropy=entropy[name]))
     secrets = {name: states[name]["secrets"] for name in SITES}
     for name in SITES[:2]:
-        update = {"float32": np.array(UPDATES[name], np.float32)}
+        update = partial(dict, float32=np.array(UPDATES[name], np.float32))
         keep(name, stages.mask(states[name], server.inbox(name), key=identity(name), update=update))
     for name in SITES[:2]:
         keep(name, stages.agree(states[name], server.survivors(), key=identity(name)))

@@ -147,7 +147,7 @@ def test_a_late_answer_is_refused_and_the_round_goes_on():
     round_.advertise()
     round_.share()
     inbox = round_.server.inbox("fir")
-    late = stages.mask(round_.states["fir"], inbox, key=identity("fir"), update=update["fir"])
+    late = stages.mask(round_.states["fir"], inbox, key=identity("fir"), update=lambda: update["fir"])
     round_.mask(update, terms.sites[:4])
     assert round_.server.missing() == ("fir",)
     round_.agree(terms.sites[:4])
@@ -193,7 +193,9 @@ def test_a_vector_that_is_not_the_one_described_leaves_the_sum_untouched(change,
     round_ = Round(terms)
     round_.advertise()
     round_.share()
-    step = stages.mask(round_.states["ash"], round_.server.inbox("ash"), key=identity("ash"), update=update["ash"])
+    step = stages.mask(
+        round_.states["ash"], round_.server.inbox("ash"), key=identity("ash"), update=lambda: update["ash"]
+    )
     with pytest.raises(error):
         round_.server.receive(step.message, change(step.vector))
     assert round_.server.receive(step.message, step.vector)
