@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -177,12 +178,15 @@ class SiteKeys(KeyPair):
         self._finish()
 
     def forget(self) -> None:
-        """Destroy both pairs and the pinned file."""
+        """Destroy both pairs and the pinned file; the log is closed under another name, for no later key can go on."""
         self.next.erase()
         shutil.rmtree(self.next.folder, ignore_errors=True)
         self.erase()
         for path in (self.federation, self.ca_cert):
             path.unlink(missing_ok=True)
+        log = site_log_file(self.folder.parent).path
+        if log.exists():
+            log.rename(log.with_name(f"log-until-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"))
 
     @property
     def _verdict(self) -> Path:

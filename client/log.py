@@ -51,6 +51,7 @@ def receipt(answer: Report | Refusal, arrays: Arrays, schema: WeightSchema | Non
     if isinstance(answer, Refusal):
         return {"answer": "refusal", "code": answer.code, "text": answer.text, "bytes": 0, **_size(answer)}
     groups = tensor_groups(arrays, schema) if schema and arrays else {}
+    plain = all(flat.dtype.kind == "f" for flat in arrays.values())
     return {
         "answer": "report",
         "examples": answer.examples,
@@ -60,7 +61,7 @@ def receipt(answer: Report | Refusal, arrays: Arrays, schema: WeightSchema | Non
         "schema": schema.digest if groups and schema else "",
         "tensors": groups,
         "bytes": sum(flat.nbytes for flat in arrays.values()),
-        "norm": math.sqrt(math.fsum(_squares(flat) for flat in arrays.values() if flat.dtype.kind == "f")),
+        "norm": math.sqrt(math.fsum(_squares(flat) for flat in arrays.values())) if plain else None,
         **_size(answer),
     }
 

@@ -19,6 +19,7 @@ from protocol.signing import new_key, public_hex
 from server.certificates import Issued, new_authority, new_server, now_utc
 from server.errors import FolderError
 from server.home import FederationFile, Home, settings_text
+from server.log import forget_site
 from server.roster import SiteRegister
 
 
@@ -91,7 +92,9 @@ def revoke(home: Home, name: str, reason: str) -> SiteRegister:
     Raises:
         FolderError: there is no such site, or it is revoked already.
     """
-    return publish(home, SiteRegister.read(home).revoke(name, reason, now_utc().isoformat()))
+    register = publish(home, SiteRegister.read(home).revoke(name, reason, now_utc().isoformat()))
+    forget_site(home, name)
+    return register
 
 
 def check_note(home: Home, note: Leave) -> None:

@@ -13,7 +13,6 @@ from flwr.app import RecordDict
 
 from mumc_model.data.files import write_atomically
 from protocol import envelope
-from protocol.chainfile import ChainFile
 from protocol.envelope import Seal, Statement
 from protocol.errors import ChainError, EnvelopeError, IdentityError
 from protocol.hashchain import Head
@@ -22,16 +21,10 @@ from protocol.records import payload_bytes, reply_from_record, seal_from_record
 from protocol.signing import public_hex
 from server.errors import FolderError
 from server.home import Home
-from server.roster import SiteRegister
-
-LOG_CONTEXT = "server-log"
+from server.log import Heads, read_heads, server_log, write_heads
+from server.roster import EnrolledSite, SiteRegister
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-
-
-def server_log(home: Home) -> ChainFile:
-    """The server's log of what it sent and what came."""
-    return ChainFile(home.state / "log.jsonl", LOG_CONTEXT)
 
 
 class Post:
@@ -56,10 +49,16 @@ class Post:
                 f"{', '.join(self._sites) or 'none'}"
             )
         self._asked_sites = frozenset(only) or frozenset(self._sites)
+        self.secagg = home.config().secagg
         self._names = {int(node): name for name, node in read_nodes(home).items() if name in self._sites}
-        self._heads_file = home.state / "heads.json"
-        self._heads: dict[str, dict[str, Head]] = _read_heads(self._heads_file)
+        self._home = home
+        self._heads: Heads = read_heads(home)
         self._asked: dict[int, Statement] = {}
+
+    @property
+    def members(self) -> dict[str, EnrolledSite]:
+        """The enrolled sites that are to be asked, by name."""
+        return {name: site for name, site in self._sites.items() if name in self._asked_sites}
 
     def enrolled(self, nodes: Sequence[int]) -> list[int]:
         """Those of the nodes that are enrolled sites, not revoked, and that are to be asked."""
@@ -145,8 +144,7 @@ class Post:
                     "written anew"
                 )
         self._heads[site] = {"log": said.head, "ledger": said.ledger}
-        plain = {name: {kind: vars(head) for kind, head in heads.items()} for name, heads in self._heads.items()}
-        write_atomically(self._heads_file, json.dumps(plain, indent=1, sort_keys=True).encode())
+        write_heads(self._home, self._heads)
 
     def _note(
         self, node: int, what: str, record: RecordDict, *, code: str = "", reason: str = "", payload: str = ""
@@ -168,13 +166,6 @@ def read_nodes(home: Home) -> dict[str, int]:
 def write_nodes(home: Home, nodes: Mapping[str, int]) -> None:
     """Keep the node id of each registered site."""
     write_atomically(home.state / "nodes.json", json.dumps(dict(sorted(nodes.items())), indent=1).encode())
-
-
-def _read_heads(path: Any) -> dict[str, dict[str, Head]]:
-    if not path.is_file():
-        return {}
-    plain = json.loads(path.read_text(encoding="utf-8"))
-    return {site: {kind: Head(**head) for kind, head in heads.items()} for site, heads in plain.items()}
 
 
 def _place(order: Order, site: str, nonce: str) -> dict[str, Any]:

@@ -1,21 +1,14 @@
 """Both ends of sealed messages, with real keys, folders and logs: what a joined site follows, what the server takes."""
 
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
-import yaml
-from flwr.app import Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
-from client.app import app
-from client.joining import check_answer, prepare, rotate
+from client.joining import check_answer, rotate
 from client.keys import SiteKeys
 from client.log import site_log_file
 from client.seal import check_new
-from configs.compose import compose
-from configs.loader import load
 from protocol.enrolment import Join
 from protocol.envelope import payload_digest, seal
 from protocol.errors import ChainError, EnvelopeError, IdentityError
@@ -23,71 +16,15 @@ from protocol.messages import Refusal, Report
 from protocol.papers import read_paper
 from protocol.records import reply_from_record, seal_from_record, to_record
 from protocol.signing import new_key, public_hex
-from server.config import RunConfig
-from server.federation import run
-from server.home import FederationFile
-from server.joining import admit, create, publish, revoke
+from server.joining import admit, publish, revoke
 from server.journal import read_journal
-from server.roster import SiteRegister
-from server.seal import Post, server_log, write_nodes
-from simulations.engine import EngineConfig, open_engine
-from simulations.grid import LocalGrid
-from tests.client import conftest
-
-NODES = {"north": 101, "south": 102}
-CODE = "c" * 64
-LIMITS = {"secure_aggregation": "allowed", "min_records": 1}
-
-
-@dataclasses.dataclass
-class Federation:
-    """Two sites that have joined, and their server."""
-
-    home: object
-    sites: dict
-    run: object
-
-    def post(self):
-        """The server's side, as a fresh process has it."""
-        return Post(self.home)
-
-    def sealed(self, post, order, site="north"):
-        """The order as it travels to a site."""
-        return to_record(order, self.run.base, post.seal(order, NODES[site], payload_digest(order, self.run.base)))
-
-    def ask(self, record, site="north", code=CODE, message_type="train.pretrain"):
-        """What the site's app replies."""
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-        message = Message(record, NODES[site], message_type)
-        message.metadata.__dict__["_message_id"] = "message-1"
-        node = {"site": str(self.sites[site]), "code": code, "installed": CODE}
-        context = Context(run_id=1, node_id=NODES[site], node_config=node, state=RecordDict(), run_config={})
-        return app(message, context).content
-
-    def limit(self, site="north", **limits):
-        path = self.sites[site] / "site.yaml"
-        settings = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump(settings | {"policy": {"runs": LIMITS | limits}}))
+from server.log import server_log
+from tests.client.joined import NODES, join_federation
 
 
 @pytest.fixture
 def federation(tmp_path, untouched, server):
-    home = create(tmp_path / "hub", FederationFile(name="lung", address="localhost:9092"), 30)
-    register, sites = SiteRegister.read(home), {}
-    for name in NODES:
-        sites[name] = tmp_path / name
-        shutil.copytree(untouched, sites[name])
-        (sites[name] / "site.yaml").write_text(f"name: {name}\ndevice: cpu\n")
-        _, enrolment = prepare(sites[name], name, 10)
-        register = admit(home, enrolment)
-        publish(home, register)
-    for name, root in sites.items():
-        check_answer(root, read_paper(Join, home.join_file(name)), replace=False).take_in()
-    write_nodes(home, NODES)
-    found = Federation(home, sites, server)
-    for name in NODES:
-        found.limit(name)
-    return found
+    return join_federation(tmp_path, untouched, server)
 
 
 def test_an_order_of_the_server_is_followed_and_the_reply_is_taken(federation):
@@ -195,22 +132,13 @@ def test_a_node_that_is_no_enrolled_site_is_not_asked(federation):
 
 
 def test_a_whole_run_is_sealed_and_a_revoked_site_is_not_asked(federation, tmp_path):
-    def play(name, sites):
-        overrides = [f"output_dir={tmp_path / name}", f"federation.sites={sites}", f"federation.min_sites={sites}"]
-        config = load(RunConfig, compose("run", [*conftest.TINY, *overrides]))
-        engine = open_engine(EngineConfig(workers=1), tmp_path / "log")
-        try:
-            grid = LocalGrid({NODES[name]: root for name, root in federation.sites.items()}, engine)
-            return run(grid, config, post=federation.post())
-        finally:
-            engine.close()
-
-    result = play("both", 2)
+    result = federation.play(tmp_path / "both", "federation.sites=2", "federation.min_sites=2")
     assert [record.refused for record in read_journal(result.journal)] == [{}, {}]
     assert set(result.vqa) == set(NODES)
     server_log(federation.home).verify(public_hex(federation.home.signer()))
     revoke(federation.home, "south", "left")
-    assert set(play("one", 1).vqa) == {"north"}
+    result = federation.play(tmp_path / "one", "federation.sites=1", "federation.min_sites=1")
+    assert set(result.vqa) == {"north"}
 
 
 def test_a_site_whose_log_was_taken_back_follows_no_order_and_says_so(federation):
