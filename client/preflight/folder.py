@@ -1,0 +1,63 @@
+"""The site's folder beside its data: settings, the place for state, and the two records that only grow."""
+
+import os
+import tempfile
+
+from client.config import read_site_config
+from client.log import site_log_file
+from client.preflight.case import Case
+from client.preflight.finding import Finding, failed, passed, warned
+from client.privacy.ledger import Ledger
+from protocol.signing import public_hex
+
+
+def settings(case: Case) -> Finding:
+    """Whether site.yaml is there and means something."""
+    if not case.root.is_dir():
+        return failed(f"{case.root} is no folder", "give the site's folder, or make it with mumc-site init")
+    config = case.config
+    return passed(f"{config.name}, unit {config.unit}, device {config.device}, {config.precision}")
+
+
+def state(case: Case) -> Finding:
+    """Whether the client can keep what it must find again."""
+    folder = case.root / "state"
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".check-") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return failed(
+            f"{folder} cannot be written: {error.strerror}",
+            "let the user who runs mumc-site own the folder, on a disk that is not mounted read-only",
+        )
+    return passed("can be written")
+
+
+def log(case: Case) -> Finding:
+    """Whether the log of what came and left is as it was written."""
+    entries = site_log_file(case.root).verify(public_hex(case.keys.signing()))
+    if not entries:
+        return passed("empty: no order has come yet")
+    return passed(
+        f"{len(entries)} lines, chained and signed, the last of {entries[-1]['time']}", numbers={"lines": len(entries)}
+    )
+
+
+def ledger(case: Case) -> Finding:
+    """Whether the ledger of the privacy budget is as it was written, and the officer's policy the one approved."""
+    opened = Ledger.open(case.root)
+    if read_site_config(case.root).policy.privacy is None:
+        if opened.head.count:
+            return warned(
+                f"{opened.head.count} rows, and site.yaml has no privacy policy",
+                "let the privacy officer approve one: mumc-privacy approve",
+            )
+        return passed("none, as there is no privacy policy: runs without differential privacy only")
+    policy = opened.policy()
+    return passed(
+        f"{opened.head.count} rows, chained and signed; policy of {policy.approved[:10]}, for each {policy.unit}",
+        numbers={"rows": opened.head.count},
+    )
