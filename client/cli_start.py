@@ -26,6 +26,27 @@ def start(
 
 
 @app.command()
+def rehearse(
+    folder: SiteArgument,
+    wait_s: Annotated[int, typer.Option("--wait", help="Seconds to wait for the server's order.")] = 600,
+) -> None:
+    """Train two steps on synthetic data through the real connection, and show what came and what left.
+
+    The server asks a site by itself when it first connects; later its operator does (mumc-server rehearse).
+    """
+    from client.rehearsal import Rehearsal
+    from client.start import client
+    from protocol.flower import run_until_stopped
+
+    root = folder.resolve()
+    rehearsal = Rehearsal(root, wait_s, _say)
+    with client(root, supervise=False, rehearsal=True, say=_say) as started:
+        run_until_stopped(started.keeper, started.runner.step, until=rehearsal.over)
+    typer.echo(rehearsal.verdict)
+    raise typer.Exit(0 if rehearsal.passed else 1)
+
+
+@app.command()
 def limits(
     folder: SiteArgument,
     write: Annotated[

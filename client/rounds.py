@@ -36,7 +36,7 @@ def merged_model(
     """
     model = build_model(recipe.model, site.seed())
     schema = WeightSchema.of(as_numpy(shared_weights(model)))
-    if order.action == "train.pretrain":
+    if order.action in ("train.pretrain", "train.rehearse"):
         check_weights(site.config.policy.runs, schema.names)
     weights = unpack(base, schema)
     if digest(base, schema) != order.base_digest:

@@ -13,7 +13,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from client.task import run_task
+from client.task import GIVEN_UP, run_task
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _log = logging.getLogger("fedmumc.runner")
@@ -47,6 +47,7 @@ class TaskRunner:
         self._memory_gib, self._rehearsal, self._say = memory_gib, rehearsal, say
         self._context = warm_context()
         self._task: Process | None = None
+        self._warm = False
         self._client = RuntimeHttpClient.from_server_address(
             server_address=address,
             insecure=True,
@@ -59,10 +60,14 @@ class TaskRunner:
 
     def step(self) -> None:
         """Start the next task if none is at work; a SuperNode that does not answer is asked again later."""
+        if self._task is None and not self._warm:
+            # A task that was claimed waits half a minute, and the first process of all may take longer.
+            self._start(warm)
+            self._warm = True
         if self._task is not None and self._task.is_alive():
             return
         if self._task is not None and self._task.exitcode:
-            self._say(f"a task ended with exit code {self._task.exitcode}; state/site.log has the reason")
+            self._say(_words(self._task.exitcode))
         self._task = None
         try:
             claimed = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]))
@@ -72,8 +77,12 @@ class TaskRunner:
         if not (claimed.HasField("task") and claimed.token):
             return
         # The token travels through a pipe: an argument would be seen by every process of this machine.
-        arguments = (self._address, claimed.token, self._root, self._installed, self._memory_gib, self._rehearsal)
-        self._task = self._context.Process(target=run_task, args=arguments, daemon=True)
+        self._start(
+            run_task, self._address, claimed.token, self._root, self._installed, self._memory_gib, self._rehearsal
+        )
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        self._task = self._context.Process(target=target, args=arguments, daemon=True)
         self._task.start()
 
     def close(self) -> None:
@@ -89,3 +98,13 @@ def warm_context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["client.task", "client.pretrain", "client.finetune"])
     return context
+
+
+def warm() -> None:
+    """What the first process does: nothing, but it starts only when everything is imported."""
+
+
+def _words(code: int) -> str:
+    if code == GIVEN_UP:
+        return "a task was given up: its run has ended, or the SuperNode was started again"
+    return f"a task ended with exit code {code}; state/site.log may have the reason"

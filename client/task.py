@@ -6,7 +6,10 @@ bundle only a digest is taken, for the gate to compare.
 
 import logging
 import resource
+import sys
+import threading
 
+import httpx
 from flwr.app import Context, Message
 from flwr.common.constant import SubStatus
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
@@ -22,6 +25,8 @@ from client.site import REHEARSAL_KEY, SITE_KEY
 from protocol.bundle import code_digest
 from protocol.errors import BundleError
 
+GIVEN_UP = 75
+"""Exit code of a task that nobody waits for any more: that of a failure that passes (EX_TEMPFAIL)."""
 _log = logging.getLogger("fedmumc.task")
 
 
@@ -37,6 +42,15 @@ def run_task(address: str, token: str, root: str, installed: str, memory_gib: fl
         rehearsal: Whether only orders to rehearse are followed.
     """
     limit_memory(memory_gib)
+    threading.excepthook = lambda fault: _log.debug("a thread ended: %s", fault.exc_type.__name__)
+    try:
+        _answer_one(address, token, root, installed, rehearsal)
+    except (KeyboardInterrupt, httpx.HTTPError):
+        # So Flower ends a task whose run is over, and one whose SuperNode was restarted.
+        sys.exit(GIVEN_UP)
+
+
+def _answer_one(address: str, token: str, root: str, installed: str, rehearsal: bool) -> None:
     client = RuntimeHttpClient.from_server_address(
         server_address=address,
         insecure=True,
@@ -57,7 +71,8 @@ def run_task(address: str, token: str, root: str, installed: str, memory_gib: fl
         status, details = SubStatus.COMPLETED, ""
     finally:
         push_task_output(client=client, context=context, sub_status=status, details=details)
-        heartbeat.stop()
+        if heartbeat.is_running:
+            heartbeat.stop()
         client.close()
 
 

@@ -135,8 +135,10 @@ class Keeper:
             process.wait()
 
 
-def run_until_stopped(keeper: Keeper, work: Callable[[], None], *, every_s: float = 0.5) -> None:
-    """Call `work` again and again while the keeper looks after its programs, until SIGTERM or SIGINT.
+def run_until_stopped(
+    keeper: Keeper, work: Callable[[], None], *, until: Callable[[], bool] = lambda: False, every_s: float = 0.5
+) -> None:
+    """Call `work` again and again while the keeper looks after its programs, until SIGTERM, SIGINT or `until()`.
 
     Raises:
         ProcessError: a program ended and is not to be restarted.
@@ -149,7 +151,7 @@ def run_until_stopped(keeper: Keeper, work: Callable[[], None], *, every_s: floa
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        while not stopped:
+        while not stopped and not until():
             keeper.look()
             work()
             time.sleep(every_s)

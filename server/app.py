@@ -14,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from configs.compose import compose
 from configs.loader import ConfigurationError, load
+from mumc_model.errors import ConfigError
 from server import federation
 from server.config import RunConfig
 from server.errors import ServerError
@@ -41,7 +42,11 @@ def main(grid: Grid, context: Context) -> None:
 def play(grid: Grid, config: RunConfig, context: Context) -> None:
     """The run, with signed orders where it belongs to a federation that has a folder."""
     if home := os.environ.get(HOME):
-        federation.run(grid, config, on_round=partial(print, flush=True), post=Post(Home.open(Path(home))))
+        federation.run(
+            grid, config, on_round=partial(print, flush=True), post=Post(Home.open(Path(home)), config.federation.only)
+        )
+    elif config.federation.only:
+        raise ConfigError("federation.only names enrolled sites, and there is no federation's folder; leave it empty")
     elif context.run_config.get("run-json"):
         federation.run(grid, config)
     else:

@@ -1,10 +1,14 @@
 """The part of `mumc-server` that runs the federation: start, run, stop, status."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from server.cli_enrol import HomeArgument
+
+if TYPE_CHECKING:
+    from server.config import RunConfig
+    from server.home import Home
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -23,6 +27,7 @@ def start(
     """Run the SuperLink that sites dial, until Ctrl-C or SIGTERM; prints the commands that it runs."""
     from protocol.flower import Keeper, alone, run_until_stopped
     from server.home import Home
+    from server.rehearsal import Rehearsals
     from server.start import Reception, check_certificate, control, programs
 
     home = Home.open(folder.resolve())
@@ -32,7 +37,13 @@ def start(
         control(home) as link,
         Keeper(programs(home, home.config()), restart=supervise, say=_say) as keeper,
     ):
-        run_until_stopped(keeper, Reception(home, link, _say).step)
+        reception, rehearsals = Reception(home, link, _say), Rehearsals(home, link, _say)
+
+        def work() -> None:
+            reception.step()
+            rehearsals.step()
+
+        run_until_stopped(keeper, work)
     _say("stopped")
 
 
@@ -44,22 +55,47 @@ def run(
 ) -> None:
     """Submit a run and follow it; its output folder is DIR/runs/RUN."""
     from server.home import Home
-    from server.start import control
-    from server.submit import follow, prepare, submit
+    from server.submit import prepare
 
     home = Home.open(folder.resolve())
-    config = prepare(home, overrides or [])
+    _play(home, prepare(home, overrides or []), detach=detach)
+
+
+@app.command()
+def rehearse(
+    folder: HomeArgument,
+    sites: Annotated[list[str], typer.Argument(help="Names of enrolled sites.", metavar="SITE...")],
+    given: Annotated[
+        list[str] | None, typer.Option("--with", "-w", help="An override, as model=base; repeatable.")
+    ] = None,
+) -> None:
+    """Let sites train two steps on synthetic data; what they send is checked and dropped.
+
+    A site that connects for the first time is asked by itself.
+    """
+    from server.home import Home
+    from server.rehearsal import overrides_for
+    from server.submit import prepare
+
+    home = Home.open(folder.resolve())
+    _play(home, prepare(home, overrides_for(sites, given or []), name="rehearsal"), detach=False)
+
+
+def _play(home: "Home", config: "RunConfig", *, detach: bool) -> None:
+    from server.start import control
+    from server.submit import follow, read_report, submit
+
     with control(home) as link:
         flower_id = submit(link, config)
         typer.echo(f"run {config.run_id}: results in {config.output_dir}", err=True)
         if detach:
-            typer.echo(f"submitted; look at it with: mumc-server status {folder}", err=True)
+            typer.echo(f"submitted; look at it with: mumc-server status {home.root}", err=True)
             return
         ended = follow(link, flower_id, lambda text: typer.echo(text, nl=False))
     if ended.status != "finished:completed":
         typer.echo(f"the run ended as {ended.status}: {ended.details or 'the lines above say why'}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"finished; see mumc-server journal {config.output_dir}", err=True)
+    typer.echo(read_report(config), nl=False)
 
 
 @app.command()
@@ -97,8 +133,9 @@ def status(
     if as_json:
         typer.echo(json.dumps(asdict(seen), indent=1))
         return
+    console = Console()
     for table in tables(seen):
-        Console().print(table)
+        console.print(table, "")
 
 
 def _say(line: str) -> None:

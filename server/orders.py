@@ -24,7 +24,7 @@ class Orders:
         self._config, self._run_id = config, run_id
         self._recipe, self._plain, self._tokens = recipe, dump(recipe), tokens
 
-    def pretrain(self, round: int, base_digest: str) -> Order:
+    def pretrain(self, round: int, base_digest: str, attempt: int = 1) -> Order:
         """What a site is asked in a round of pre-training, from the weights of this digest."""
         federation = self._config.federation
         return self._order(
@@ -34,7 +34,12 @@ class Orders:
             first_step=(round - 1) * federation.local_steps,
             steps=federation.local_steps,
             total_steps=federation.rounds * federation.local_steps,
+            attempt=attempt,
         )
+
+    def rehearse(self, base_digest: str) -> Order:
+        """Two steps on synthetic data, whose weights come back and are merged into nothing."""
+        return self._order("train.rehearse", 1, base_digest, first_step=0, steps=2, total_steps=2)
 
     def finetune(self, base_digest: str) -> Order:
         """What a site is asked after the last round."""
@@ -47,12 +52,20 @@ class Orders:
         return self._order("evaluate.vqa", 1, base_digest, first_step=0, steps=0, total_steps=0)
 
     def _order(
-        self, action: str, round: int, base_digest: str, *, first_step: int, steps: int, total_steps: int
+        self,
+        action: str,
+        round: int,
+        base_digest: str,
+        *,
+        first_step: int,
+        steps: int,
+        total_steps: int,
+        attempt: int = 1,
     ) -> Order:
         return Order(
             run_id=self._run_id,
             round=round,
-            attempt=1,
+            attempt=attempt,
             action=action,
             recipe=self._plain,
             vocabulary=self._tokens,

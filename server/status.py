@@ -75,11 +75,16 @@ def tables(status: Status) -> list[Table]:
     for site in status.sites:
         style = "green" if site.state == "online" else "red"
         sites.add_row(site.name, Text(site.state, style), _ago(site.since))
-    runs = Table("run", "state", "round", "sites", "lost, or why it ended", box=None, pad_edge=False)
+    if not status.runs:
+        return [sites]
+    runs = Table("run", "state", "round", "sites", box=None, pad_edge=False)
     for run in status.runs:
-        why = run.lost or run.details
-        runs.add_row(run.name, run.state, f"{run.round}/{run.rounds}", run.sites, Text(why))
-    return [sites, runs] if status.runs else [sites]
+        runs.add_row(Text(run.name, no_wrap=True), run.state, f"{run.round}/{run.rounds}", run.sites)
+    why = Table("run", "lost in its last round, or why it ended", box=None, pad_edge=False)
+    for run in status.runs:
+        if run.lost or run.details:
+            why.add_row(Text(run.name, no_wrap=True), Text(run.lost or run.details))
+    return [sites, runs, why] if why.row_count else [sites, runs]
 
 
 def _site(name: str, enrolled: str, node: Node | None) -> SiteStatus:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from configs.compose import compose
 from configs.loader import ConfigurationError, dump, load
@@ -14,14 +15,19 @@ from server.config import RunConfig
 from server.control import Control, FlowerRun
 from server.errors import ControlError
 from server.home import Home
-from server.output import own_folder
+from server.output import REPORT, own_folder
 from server.roster import SiteRegister
 
 _SITES = "federation.sites"
 
 
-def prepare(home: Home, overrides: Sequence[str]) -> RunConfig:
+def prepare(home: Home, overrides: Sequence[str], name: str = "") -> RunConfig:
     """The run that these overrides give, with a name and a folder of its own; all enrolled sites are expected.
+
+    Args:
+        home: The federation's folder.
+        overrides: As `experiment=plain federation.rounds=3`.
+        name: Beginning of the run's name; by default that of its experiment.
 
     Raises:
         ConfigurationError: an override does not fit, or no site is enrolled.
@@ -38,11 +44,9 @@ def prepare(home: Home, overrides: Sequence[str]) -> RunConfig:
             f"federation.sites is {config.federation.sites}, and {enrolled} sites are enrolled; enrol more, or expect "
             "fewer"
         )
-    name = config.run_id or f"{_name(overrides)}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = home.runs / name if "output_dir" not in given else config.output_dir
-    config = replace(config, run_id=name, output_dir=str(folder))
-    own_folder(home.runs / name)
-    return config
+    run_id = config.run_id or f"{name or _experiment(overrides)}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(config.output_dir) if "output_dir" in given else home.runs / run_id
+    return replace(config, run_id=run_id, output_dir=str(own_folder(folder.resolve())))
 
 
 def submit(link: Control, config: RunConfig) -> int:
@@ -63,6 +67,11 @@ def follow(link: Control, flower_id: int, show: Callable[[str], None]) -> Flower
     raise ControlError(f"the run's output has ended, and its state is {found.status if found else 'unknown'}")
 
 
+def read_report(config: RunConfig) -> str:
+    """The report of a run that has finished."""
+    return (Path(config.output_dir) / REPORT).read_text(encoding="utf-8")
+
+
 def stop(link: Control, name: str) -> str:
     """Stop the run of this name, or the only one at work; its name.
 
@@ -78,6 +87,6 @@ def stop(link: Control, name: str) -> str:
     return found[0].name
 
 
-def _name(overrides: Sequence[str]) -> str:
+def _experiment(overrides: Sequence[str]) -> str:
     chosen = next((value for key, _, value in (o.partition("=") for o in overrides) if key == "experiment"), "run")
     return re.sub(r"[^A-Za-z0-9-]", "-", chosen)[:40]
