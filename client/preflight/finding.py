@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 Status = Literal["pass", "warn", "fail", "skip"]
-_NONE: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +26,19 @@ class Finding:
     """The failed check that kept this one from being made."""
 
 
-def passed(what: str, *, here: str = "", numbers: Mapping[str, float] = _NONE) -> Finding:
+def passed(what: str, *, here: str = "", numbers: Mapping[str, float] | None = None) -> Finding:
     """A finding that all is well."""
-    return Finding(status="pass", what=what, here=here, numbers=numbers)
+    return Finding(status="pass", what=what, here=here, numbers=numbers or {})
 
 
-def warned(what: str, remedy: str, *, here: str = "", numbers: Mapping[str, float] = _NONE) -> Finding:
+def warned(what: str, remedy: str, *, here: str = "", numbers: Mapping[str, float] | None = None) -> Finding:
     """A finding that the site can take part with, though something should be seen to."""
-    return Finding(status="warn", what=what, remedy=remedy, here=here, numbers=numbers)
+    return Finding(status="warn", what=what, remedy=remedy, here=here, numbers=numbers or {})
 
 
-def failed(what: str, remedy: str, *, here: str = "", numbers: Mapping[str, float] = _NONE) -> Finding:
+def failed(what: str, remedy: str, *, here: str = "", numbers: Mapping[str, float] | None = None) -> Finding:
     """A finding that keeps the site from taking part."""
-    return Finding(status="fail", what=what, remedy=remedy, here=here, numbers=numbers)
+    return Finding(status="fail", what=what, remedy=remedy, here=here, numbers=numbers or {})
 
 
 def skipped(cause: str) -> Finding:

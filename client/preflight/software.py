@@ -31,7 +31,7 @@ def packages(case: Case) -> Finding:
         f"{requirement.name} {found or 'missing'} (needs {requirement.specifier})"
         for requirement in needed
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if not requirement.specifier.contains(found := _version(requirement.name), prereleases=True)
+        if not ((found := _version(requirement.name)) and requirement.specifier.contains(found, prereleases=True))
     ]
     if wrong:
         return failed(", ".join(wrong), "install fedmumc again, with its constraints.txt")

@@ -33,6 +33,8 @@ from protocol.errors import ProtocolError
 
 STEPS = 3
 """The first warms up, and the others are timed."""
+NO_MEMORY = ("memory", "could not create a primitive")
+"""How torch and the libraries under it put it."""
 OnStep = Callable[[int, Mapping[str, float]], None]
 
 
@@ -150,8 +152,9 @@ def _train_privately(
 
 
 def _out_of_memory(error: Exception, memory_gib: float) -> Finding:
-    """What torch says in many words when there is no more memory, in few; any other fault of its is one of ours."""
-    if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "memory" not in str(error):
+    """What torch says in many ways when there is no more memory, in one; any other fault of its is one of ours."""
+    said = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
+    if not said:
         return _fault(error)
     limit = f" within the {memory_gib:g} GiB of policy.runs.memory_gib" if memory_gib else ""
     return failed(

@@ -1,6 +1,5 @@
 """A few training steps of the run on the site's own records, in a process like the one that will answer orders."""
 
-import multiprocessing
 import signal
 import tempfile
 from multiprocessing.connection import Connection
@@ -10,6 +9,7 @@ from client.preflight.case import Case
 from client.preflight.finding import Finding, failed, passed, size, warned
 from client.preflight.run import Run, with_vocabulary
 from client.preflight.steps import Job, Timing, take_steps
+from client.runner import warm_context
 
 PATIENCE_S = 1800.0
 ROOMY = 0.8
@@ -35,13 +35,13 @@ def step(case: Case) -> Finding:
 
 def _measure(job: Job, scratch: Path) -> Timing | Finding:
     """The timing of the job's steps, or what kept them from being taken."""
-    context = multiprocessing.get_context("spawn")
+    context = warm_context()
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=take_steps, args=(there, job, scratch), daemon=True)
     process.start()
     there.close()
     try:
-        return _answer(here, process.pid or 0) if here.poll(PATIENCE_S) else _slow()
+        return _answer(here) if here.poll(PATIENCE_S) else _slow()
     except EOFError:
         process.join()
         return _ended(process.exitcode or 0)
@@ -50,7 +50,7 @@ def _measure(job: Job, scratch: Path) -> Timing | Finding:
         process.join()
 
 
-def _answer(pipe: Connection, _: int) -> Timing | Finding:
+def _answer(pipe: Connection) -> Timing | Finding:
     answer = pipe.recv()
     assert isinstance(answer, Timing | Finding)
     return answer

@@ -176,12 +176,16 @@ def checks_before(name):
     return found
 
 
+def run_file(place, *overrides):
+    """A run's file, as `mumc-server config` prints it."""
+    path = place / "run.yaml"
+    path.write_text(yaml.safe_dump(dump(load(RunConfig, compose("run", [*TINY, *overrides])))))
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """A run's file, as `mumc-server config` prints it."""
-    path = tmp_path_factory.mktemp("run") / "run.yaml"
-    path.write_text(yaml.safe_dump(dump(load(RunConfig, compose("run", TINY)))))
-    return path
+    return run_file(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import socket
-from datetime import timedelta
+import threading
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -12,6 +13,20 @@ from tests.client.preflight.conftest import Proxy
 DAY = timedelta(days=1)
 UNKNOWN_NODE = b'{"code":2004,"detail":"Failed to activate SuperNode."}'
 KNOWN_NODE = b'{"code":2003,"detail":"Invalid heartbeat interval."}'
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """This machine's clock as certificates are looked at, standing still."""
+    still = now_utc()
+
+    class Still(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return still
+
+    monkeypatch.setattr(network, "datetime", Still)
+    return still
 
 
 def minute(moment):
@@ -77,25 +92,26 @@ def test_a_certificate_near_its_end_is_a_warning(site):
     assert found.what.endswith(", in 2 days")
 
 
-def test_an_expired_certificate_is_named_with_both_dates_and_the_clock_is_still_compared(site):
-    hub = site.hub(site.issue(start=-10 * DAY, days=3))
+def test_an_expired_certificate_is_named_with_both_dates_and_the_clock_is_still_compared(site, now):
+    hub = site.hub(site.issue(start=-10.1 * DAY, days=3))
     found = site.find("tls")
     assert found.status == "fail"
     assert found.what == (
         f"the server's certificate {describe(hub.certificate)} expired on "
-        f"{minute(hub.certificate.not_valid_after_utc)}, and this machine's clock says {minute(now_utc())}, 7 days later"
+        f"{minute(hub.certificate.not_valid_after_utc)}, and this machine's clock says {minute(now)}, "
+        "7 days later"
     )
     assert found.remedy == "if the clock is right, the operator renews it: mumc-server renew DIR"
     assert site.find("clock").status == "pass"
     assert site.find("server").cause == "tls"
 
 
-def test_a_certificate_that_is_not_valid_yet_is_named_with_both_dates(site):
+def test_a_certificate_that_is_not_valid_yet_is_named_with_both_dates(site, now):
     hub = site.hub(site.issue(start=4 * DAY))
     found = site.find("tls")
     assert found.what == (
         f"the server's certificate {describe(hub.certificate)} is not valid before "
-        f"{minute(hub.certificate.not_valid_before_utc)}, and this machine's clock says {minute(now_utc())}, "
+        f"{minute(hub.certificate.not_valid_before_utc)}, and this machine's clock says {minute(now)}, "
         "3 days too early"
     )
     assert found.remedy == "set the clock, or look at who made the certificate with a wrong one"
@@ -130,7 +146,6 @@ def test_a_certificate_for_another_name_is_told_with_the_names_that_would_do(sit
 def test_a_port_without_tls_is_told_so(site):
     with socket.create_server(("127.0.0.1", 0)) as plain:
         site.dial(f"localhost:{plain.getsockname()[1]}")
-        from threading import Thread
 
         def answer():
             for _ in range(2):
@@ -138,7 +153,7 @@ def test_a_port_without_tls_is_told_so(site):
                 connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
                 connection.close()
 
-        thread = Thread(target=answer)
+        thread = threading.Thread(target=answer)
         thread.start()
         found = site.find("tls")
         thread.join()
@@ -149,7 +164,7 @@ def test_a_port_without_tls_is_told_so(site):
     ("behind", "status", "words"),
     [
         (timedelta(seconds=0), "pass", "within "),
-        (timedelta(seconds=4), "warn", "s ahead of the server's"),
+        (timedelta(seconds=5), "warn", "s ahead of the server's"),
         (timedelta(minutes=5), "fail", "this machine's clock is 5 minutes ahead of the server's"),
         (timedelta(seconds=-90), "warn", "s behind the server's"),
         (timedelta(minutes=-6), "fail", "this machine's clock is 6 minutes behind the server's"),
