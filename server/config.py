@@ -27,11 +27,16 @@ class FederationConfig:
     """Fewest sites whose updates make a round."""
     wait_s: float = 600.0
     """How long to wait for the expected sites to come online."""
+    rejoin_s: float = 60.0
+    """How long a later round waits for a site that was lost; one whose machine restarts needs about so long."""
     round_timeout_s: float = 7200.0
     """After this long a silent site has lost the round."""
-    final: Literal["finetune", "evaluate", "none"] = "finetune"
+    final: Literal["finetune", "evaluate", "rehearse", "none"] = "finetune"
     """After the last round each site fine-tunes its own answer decoder on the merged weights; or evaluates again the
-    model that the earlier run of this `run_id` left there; or nothing."""
+    model that the earlier run of this `run_id` left there; or trains two steps on synthetic data, of which nothing is
+    kept; or nothing."""
+    only: tuple[str, ...] = ()
+    """Names of the enrolled sites that are asked; empty asks all."""
 
     def __post_init__(self) -> None:
         """Refuse a federation that cannot run."""
@@ -41,8 +46,8 @@ class FederationConfig:
             "federation.rounds is 0 and federation.final is none, so there is nothing to do; change one of them",
         )
         _require(
-            self.rounds == 0 or self.final != "evaluate",
-            f"federation.final is evaluate, which asks for the models of an earlier run, but federation.rounds is "
+            self.rounds == 0 or self.final not in ("evaluate", "rehearse"),
+            f"federation.final is {self.final}, which goes with no round of training, but federation.rounds is "
             f"{self.rounds}; set it to 0",
         )
         _require(
@@ -53,8 +58,38 @@ class FederationConfig:
             1 <= self.min_sites <= self.sites,
             f"federation.min_sites is {self.min_sites}; choose it from 1 to federation.sites, {self.sites}",
         )
+        _require(
+            not self.only or self.sites <= len(set(self.only)),
+            f"federation.only names {len(set(self.only))} sites, but federation.sites is {self.sites}; make it fewer",
+        )
         for name in ("wait_s", "round_timeout_s"):
             _require(getattr(self, name) > 0, f"federation.{name} is {getattr(self, name)}; choose seconds above 0")
+        _require(self.rejoin_s >= 0, f"federation.rejoin_s is {self.rejoin_s}; choose 0 or more seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecaggConfig:
+    """Secure aggregation: whether rounds go under masks, and how updates become integers."""
+
+    mode: Literal["auto", "required", "off"] = "auto"
+    """`auto` masks where a federation has enough enrolled sites; `required` refuses a run that cannot; or `off`."""
+    clip: float = 1.0
+    """Largest change of a weight in a round that a site sends; what lies beyond is cut to it."""
+    tolerance: float = 1e-6
+    """Most that a weight of the mean may be off by rounding; decides between words of 32 and 64 bits."""
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    """Of an update's values to whole steps; `stochastic` is unbiased."""
+    stage_timeout_s: float = 300.0
+    """After this long a silent site has lost a stage in which nobody trains."""
+    attempts: int = 3
+    """So many void attempts in a row end the run."""
+
+    def __post_init__(self) -> None:
+        """Refuse ranges and counts that mean nothing."""
+        for name in ("clip", "tolerance", "stage_timeout_s"):
+            value = getattr(self, name)
+            _require(0 < value < float("inf"), f"secagg.{name} is {value}; choose a number above 0")
+        _require(self.attempts >= 1, f"secagg.attempts is {self.attempts}; choose 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +124,7 @@ class RunConfig:
     vocabulary: str = "phantom"
     """`phantom` is shipped; otherwise the path of a BERT `vocab.txt` at the server."""
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    secagg: SecaggConfig = field(default_factory=SecaggConfig)
     init: InitConfig = field(default_factory=InitConfig)
     initial_weights: str = ""
     """A `weights.safetensors` of an earlier run to start all shared weights from."""

@@ -1,5 +1,10 @@
 """What can go wrong at the aggregator."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from server.journal import RoundRecord
+
 
 class ServerError(Exception):
     """Base of every error that the server raises on purpose."""
@@ -7,6 +12,17 @@ class ServerError(Exception):
 
 class FederationError(ServerError):
     """Too few sites came, or too few of their updates could be merged; the message names the sites that were lost."""
+
+
+class VoidRoundError(FederationError):
+    """An attempt at a round of secure aggregation came to nothing, and the weights are as before.
+
+    `over` says that the round is not tried again: sites have revealed what opens its sum.
+    """
+
+    def __init__(self, message: str, record: "RoundRecord", *, over: bool) -> None:
+        super().__init__(message)
+        self.record, self.over = record, over
 
 
 class OutputError(ServerError):

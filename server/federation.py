@@ -1,8 +1,10 @@
 """A whole run: first weights, rounds, fine-tuning or evaluation at the sites, result."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,17 @@ from protocol.errors import UnexpectedWeightsError
 from protocol.messages import Report
 from server.checkpoint import WEIGHTS, write_whole
 from server.config import RunConfig
-from server.errors import FederationError
+from server.errors import FederationError, VoidRoundError
 from server.exchange import wait_for_nodes
 from server.journal import Journal, RoundRecord, name_lost
+from server.modes import masked_terms
 from server.orders import Orders, fit_vocabulary
-from server.output import JOURNAL, RESULT, own_folder, result_json
+from server.output import JOURNAL, REPORT, RESULT, own_folder, result_json
+from server.report import report_text
 from server.seal import Post
-from server.strategy import Strategy, Tally
+from server.secagg import Terms
+from server.strategy import Strategy
+from server.tally import Tally
 
 Array = np.ndarray[Any, Any]
 
@@ -59,22 +65,25 @@ def run(
     Raises:
         OutputError: the output folder holds another run, or the disk refuses.
         FederationError: too few sites came or could be merged; what was saved until then stands.
-        ConfigError, CheckpointError: the model, the vocabulary or the first weights cannot be had.
+        ConfigError, CheckpointError: secure aggregation does not go with the run; the model, the vocabulary or the
+            first weights cannot be had.
     """
+    masks = masked_terms(config, post)
     folder = own_folder(Path(config.output_dir))
     run_id = config.run_id or uuid.uuid4().hex
     tokens = vocabulary(config.vocabulary).vocab
     recipe = fit_vocabulary(config.recipe, len(tokens))
     journal = Journal(folder / JOURNAL)
-    strategy = Strategy(grid, config, run_id, first_weights(config, recipe), journal, post)
+    strategy = Strategy(grid, config, run_id, first_weights(config, recipe), journal, post, masks)
     orders = Orders(config, run_id, recipe, tuple(tokens))
-    records = []
-    for round in range(1, config.federation.rounds + 1):
-        nodes = _nodes(grid, config, post, first=round == 1)
-        records.append(strategy.play_round(orders.pretrain(round, strategy.digest), nodes))
-        on_round(records[-1])
+    records: list[RoundRecord] = []
+    for record in _rounds(strategy, orders, config, partial(_nodes, grid, config, post, masks)):
+        records.append(record)
+        on_round(record)
     tally = _final(grid, config, orders, strategy, post, first=not records)
     write_whole(folder / RESULT, result_json(config, run_id, records, tally))
+    enrolled = post.names if post else ()
+    write_whole(folder / REPORT, report_text(config, run_id, records, tally, enrolled).encode())
     return FederationResult(
         run_id=run_id,
         weights=folder / WEIGHTS,
@@ -84,6 +93,33 @@ def run(
         refused=tally.refused,
         reasons=tally.reasons,
     )
+
+
+def _rounds(
+    strategy: Strategy, orders: Orders, config: RunConfig, online: Callable[..., list[int]]
+) -> Iterator[RoundRecord]:
+    """The record of every round, and of every attempt at one that was void.
+
+    Raises:
+        FederationError: a plain round is void, or `secagg.attempts` masked ones in a row.
+    """
+    void = 0
+    for round in range(1, config.federation.rounds + 1):
+        for attempt in count(1):
+            order = orders.pretrain(round, strategy.digest, attempt)
+            try:
+                record = strategy.play_round(order, online(first=(round, attempt) == (1, 1)))
+            except VoidRoundError as error:
+                void += 1
+                yield error.record
+                if void >= config.secagg.attempts:
+                    raise
+                if error.over:
+                    break
+            else:
+                void = 0
+                yield record
+                break
 
 
 def first_weights(config: RunConfig, recipe: Recipe) -> dict[str, Array]:
@@ -101,7 +137,7 @@ def first_weights(config: RunConfig, recipe: Recipe) -> dict[str, Array]:
 def _final(
     grid: Grid, config: RunConfig, orders: Orders, strategy: Strategy, post: Post | None, *, first: bool
 ) -> Tally:
-    """What the sites report of their own fine-tuned models; weights must not come back.
+    """What the sites report of their own fine-tuned models, or of a rehearsal; no weights come back that are kept.
 
     Raises:
         FederationError: not one site reports.
@@ -111,14 +147,15 @@ def _final(
         return Tally()
     if final == "finetune" and first:
         strategy.save(0)
-    order = orders.finetune(strategy.digest) if final == "finetune" else orders.evaluate(strategy.digest)
-    tally = strategy.ask(order, _nodes(grid, config, post, first=first), _take_metrics)
+    order = {"finetune": orders.finetune, "evaluate": orders.evaluate, "rehearse": orders.rehearse}[final](
+        strategy.digest
+    )
+    take = strategy.check_update if final == "rehearse" else _take_metrics
+    tally = strategy.ask(order, _nodes(grid, config, post, first=first), take)
     if tally.reports:
         return tally
-    lost = (
-        f"no site reports a fine-tuned model; lost: {name_lost(tally.refused, tally.reasons)}; each site's own log "
-        "says more"
-    )
+    what = "rehearsed" if final == "rehearse" else "reports a fine-tuned model"
+    lost = f"no site {what}; lost: {name_lost(tally.refused, tally.reasons)}; each site's own log says more"
     if final == "finetune":
         lost += (
             f". The merged weights lie in {config.output_dir}; go on from them with initial_weights and "
@@ -132,14 +169,15 @@ def _take_metrics(report: Report, arrays: Mapping[str, Array]) -> None:
         raise UnexpectedWeightsError("this reply carries metrics only; the answer decoder stays at its site")
 
 
-def _nodes(grid: Grid, config: RunConfig, post: Post | None, *, first: bool) -> list[int]:
-    """Who is online: at first all expected sites are waited for, later a lost one does not hold the others up."""
+def _nodes(grid: Grid, config: RunConfig, post: Post | None, masks: Terms | None = None, *, first: bool) -> list[int]:
+    """Who is online: at first all expected sites are waited for, later a lost one gets a moment to come back."""
     federation = config.federation
-    wanted = federation.sites if first else federation.min_sites
+    least = max(federation.min_sites, masks.least_online if masks else 0)
     return wait_for_nodes(
         grid,
-        wanted=wanted,
-        least=federation.min_sites,
+        wanted=max(least, federation.sites),
+        least=least,
         wait_s=federation.wait_s,
+        rejoin_s=None if first else federation.rejoin_s,
         enrolled=post.enrolled if post else list,
     )

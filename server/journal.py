@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,11 @@ class RoundRecord:
     statement is the largest, since a patient is at one site; they are never averaged."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why each refused site was refused, in words, where the site or the server gave any: one printable line each."""
+    merged: Sequence[str] = field(default_factory=list)
+    """Names of the sites in the mean."""
+    secagg: Mapping[str, Any] = field(default_factory=dict)
+    """Under masks the session's `sites`, `colluding` and `threshold`, the `survivors` in the sum, and of each `absent`
+    site the first `stage` that it missed and the `code`; empty in a plain round."""
 
     def __str__(self) -> str:
         """The progress line."""
@@ -47,6 +52,7 @@ class RoundRecord:
         parts = [
             f"round {self.round:3d}",
             f"sites {self.sites_merged}/{self.sites_expected}",
+            *([f"masked, threshold {self.secagg['threshold']}"] if self.secagg else []),
             *([f"loss {loss:.3f}"] if loss is not None else []),
             *([f"epsilon {max(self.epsilon.values()):.2f}"] if self.epsilon else []),
             f"{self.seconds:.1f} s",

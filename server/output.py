@@ -10,9 +10,9 @@ from server.checkpoint import WEIGHTS
 from server.config import RunConfig
 from server.errors import OutputError
 from server.journal import SCHEMA_VERSION, RoundRecord
-from server.strategy import Tally
+from server.tally import Tally
 
-JOURNAL, RESULT = "journal.jsonl", "result.json"
+JOURNAL, RESULT, REPORT = "journal.jsonl", "result.json", "report.md"
 
 
 def own_folder(folder: Path) -> Path:
@@ -54,7 +54,15 @@ def result_json(config: RunConfig, run_id: str, records: Sequence[RoundRecord], 
     values = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
-        "rounds": len(records),
+        "rounds": sum(record.sites_merged > 0 for record in records),
+        "secagg": {
+            "masked": any(record.secagg for record in records),
+            "attempts": [
+                {"round": record.round, "attempt": record.attempt, **record.secagg}
+                for record in records
+                if record.secagg
+            ],
+        },
         "vqa": {
             "sites": sites,
             "refused": tally.refused,

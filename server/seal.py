@@ -60,6 +60,11 @@ class Post:
         """The enrolled sites that are to be asked, by name."""
         return {name: site for name, site in self._sites.items() if name in self._asked_sites}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sites that are asked."""
+        return tuple(sorted(self._asked_sites))
+
     def enrolled(self, nodes: Sequence[int]) -> list[int]:
         """Those of the nodes that are enrolled sites, not revoked, and that are to be asked."""
         return [node for node in nodes if self._names.get(node) in self._asked_sites]

@@ -1,9 +1,7 @@
 """One round: orders, replies one by one, verify, decode, screen, merge, server optimiser, checkpoint, journal."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,66 +11,24 @@ from flwr.serverapp import Grid
 from protocol.codec import digest, pack, unpack
 from protocol.envelope import payload_digest
 from protocol.errors import ProtocolError
-from protocol.messages import EPSILON, Order, Refusal, Report, one_line
+from protocol.messages import Order, Refusal, Report
 from protocol.records import arrays_to_record, payload_bytes, reply_from_record, to_record
 from protocol.schema import WeightSchema
+from protocol.secagg.errors import SecaggError
+from protocol.secagg.packed import unpack_mean
 from server.checkpoint import save_round
 from server.config import RunConfig
-from server.errors import FederationError
+from server.errors import FederationError, VoidRoundError
 from server.exchange import Reply, exchange
 from server.journal import Journal, RoundRecord, name_lost
 from server.merge import StreamingMean, norm
 from server.optimizer import ServerOptimizer
 from server.screen import Roster, check_answers, check_examples, check_finite
 from server.seal import Post
+from server.secagg import MaskedRound, Terms
+from server.tally import RefusedError, Tally
 
 Array = np.ndarray[Any, Any]
-
-
-class RefusedError(ProtocolError):
-    """The site itself, or Flower in its place, says why there is no report."""
-
-    def __init__(self, code: str, reason: str = "") -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """What came of each site that was asked."""
-
-    reports: dict[str, Report] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-    """A code for each site that did not report."""
-    reasons: dict[str, str] = field(default_factory=dict)
-    """And the reason in words, where there is one."""
-    bytes_up: int = 0
-    bytes_down: int = 0
-
-    @property
-    def examples(self) -> int:
-        """Examples behind the reports."""
-        return sum(report.examples for report in self.reports.values())
-
-    def refuse(self, site: str, error: ProtocolError) -> None:
-        """Note why a site does not report."""
-        self.refused[site] = error.code
-        if reason := one_line(str(error)):
-            self.reasons[site] = reason
-
-    def means(self) -> dict[str, float]:
-        """Each metric's mean over the sites that report it, weighted by examples; the order of arrival is not seen."""
-        names = sorted({name for report in self.reports.values() for name in report.metrics} - {EPSILON})
-        return {name: self._mean(name) for name in names}
-
-    def epsilon(self) -> dict[str, float]:
-        """What each site has spent, where it trained under differential privacy."""
-        return {site: r.metrics[EPSILON] for site, r in sorted(self.reports.items()) if EPSILON in r.metrics}
-
-    def _mean(self, name: str) -> float:
-        having = [report for report in self.reports.values() if name in report.metrics]
-        total = math.fsum(report.metrics[name] * report.examples for report in having)
-        return total / sum(report.examples for report in having)
 
 
 class Strategy:
@@ -85,6 +41,7 @@ class Strategy:
         weights: The shared weights to begin with, by name.
         journal: Where each round is recorded.
         post: Signs orders and checks replies; None in a trial on one machine.
+        masks: What sessions of secure aggregation have in common; None for plain rounds.
     """
 
     def __init__(
@@ -95,12 +52,13 @@ class Strategy:
         weights: Mapping[str, Array],
         journal: Journal,
         post: Post | None = None,
+        masks: Terms | None = None,
     ) -> None:
         self.schema = WeightSchema.of(weights)
         self.packed = pack(weights, self.schema)
         self._grid, self._config, self._run_id, self._journal = grid, config, run_id, journal
         self._optimizer = ServerOptimizer(config.strategy, self.schema.flat_sizes)
-        self._post, self._roster = post, Roster(post.site if post else None)
+        self._post, self._roster, self._masks = post, Roster(post.site if post else None), masks
 
     @property
     def digest(self) -> str:
@@ -116,36 +74,85 @@ class Strategy:
         """The record of one round of `train.pretrain`; the global weights have changed and lie on the disk.
 
         Raises:
+            VoidRoundError: too few sites answered a stage of secure aggregation; the weights are as before.
             FederationError: too few updates could be merged; the round is void and the weights are as before.
             OutputError: the disk refuses.
         """
+        if self._masks is not None:
+            return self._play_masked(order, nodes, self._masks)
         started = time.perf_counter()
         merge = StreamingMean(self.schema)
 
         def take(report: Report, update: Mapping[str, Array]) -> None:
-            unpack(update, self.schema)
-            check_examples(report, self._config.strategy.max_examples)
-            check_finite(update, self.packed)
+            self.check_update(report, update)
             merge.add(update, report.examples)
 
         tally = self.ask(order, nodes, take)
         if merge.count < self._config.federation.min_sites:
             self._journal.append(self._record(order, tally, started, update_norm=0.0))
             raise FederationError(self._void(order, tally))
-        mean = merge.mean()
+        return self._adopt(merge.mean(), order, tally, started)
+
+    def _play_masked(self, order: Order, nodes: Sequence[int], masks: Terms) -> RoundRecord:
+        """The same under masks: only the sum is opened, once enough sites have agreed on whose updates are in it."""
+        assert self._post is not None, "masks come with enrolled sites"
+        started, online = time.perf_counter(), {self._post.site(node): node for node in nodes}
+        round = MaskedRound(
+            session=masks.session(order, self.schema, list(online)),
+            order=order,
+            nodes=online,
+            ask=self.ask,
+            stage_timeout_s=masks.settings.stage_timeout_s,
+            mask_timeout_s=self._config.federation.round_timeout_s,
+        )
+        try:
+            merged = round.play()
+        except SecaggError as error:
+            round.tally.reports.clear()
+            record = self._record(order, round.tally, started, update_norm=0.0, secagg=round.facts())
+            self._journal.append(record)
+            raise VoidRoundError(masks.why_void(round, error), record, over=round.revealed) from None
+        mean = unpack_mean(merged.mean, self.schema.flat_sizes)
+        return self._adopt(mean, order, round.tally, started, secagg=round.facts())
+
+    def _adopt(
+        self,
+        mean: Mapping[str, Array],
+        order: Order,
+        tally: Tally,
+        started: float,
+        secagg: Mapping[str, Any] | None = None,
+    ) -> RoundRecord:
+        """Step by the mean update, save, and note the round."""
         self._step(mean)
         self.save(order.round)
-        record = self._record(order, tally, started, update_norm=norm(mean))
+        record = self._record(order, tally, started, update_norm=norm(mean), secagg=secagg)
         self._journal.append(record)
         return record
 
-    def ask(self, order: Order, nodes: Sequence[int], take: Callable[[Report, Mapping[str, Array]], None]) -> Tally:
+    def ask(
+        self,
+        order: Order,
+        nodes: Sequence[int],
+        take: Callable[[Report, Mapping[str, Array]], None],
+        *,
+        each: Callable[[int], Order] | None = None,
+        timeout_s: float | None = None,
+    ) -> Tally:
         """What came of an order: each report that answers it is handed to `take`, which may refuse it by raising.
 
         A fault of a site costs that site its place in the tally, with a code, and nothing else.
+
+        Args:
+            order: What is asked.
+            nodes: Whom.
+            take: Uses a report and the arrays beside it.
+            each: What one node is asked in its place: the same, but for what secure aggregation forwards to it.
+            timeout_s: How long to wait; by default that of a round.
         """
         tally = Tally()
-        for reply in self._replies(order, nodes, tally):
+        timeout_s = timeout_s or self._config.federation.round_timeout_s
+        for reply in self._replies(order, nodes, tally, each, timeout_s):
             try:
                 if self._post and reply.content is not None:
                     self._post.check(reply.node, reply.content)
@@ -159,24 +166,38 @@ class Strategy:
                 tally.reports[self._roster.name(reply.node)] = report
         return tally
 
+    def check_update(self, report: Report, update: Mapping[str, Array]) -> None:
+        """Return only if the weights beside a report could be merged.
+
+        Raises:
+            UpdateError: they could not.
+        """
+        unpack(update, self.schema)
+        check_examples(report, self._config.strategy.max_examples)
+        check_finite(update, self.packed)
+
     def save(self, round: int) -> None:
         """Write the weights and the optimiser's moments to the output folder."""
         save_round(
             self._journal.path.parent, self.weights, self._optimizer.state_dict(), run_id=self._run_id, round=round
         )
 
-    def _replies(self, order: Order, nodes: Sequence[int], tally: Tally) -> Iterator[Reply]:
+    def _replies(
+        self, order: Order, nodes: Sequence[int], tally: Tally, each: Callable[[int], Order] | None, timeout_s: float
+    ) -> Iterator[Reply]:
         """The replies as they arrive, their bytes counted."""
-        arrays = {} if order.action == "evaluate.vqa" else self.packed
+        arrays = self.packed if order.action.startswith("train.") else {}
         base, post = arrays_to_record(arrays), self._post
-        payload = payload_digest(order, arrays) if post else ""
+        same = payload_digest(order, arrays) if post and each is None else ""
 
         def content(node: int) -> RecordDict:
-            record = to_record(order, base, post.seal(order, node, payload) if post else None)
+            asked = each(node) if each else order
+            seal = post.seal(asked, node, same or payload_digest(asked, arrays)) if post else None
+            record = to_record(asked, base, seal)
             tally.bytes_down += payload_bytes(record)
             return record
 
-        group, timeout_s = str(order.round), self._config.federation.round_timeout_s
+        group = str(order.round)
         for reply in exchange(self._grid, nodes, content, action=order.action, group=group, timeout_s=timeout_s):
             tally.bytes_up += payload_bytes(reply.content) if reply.content is not None else 0
             yield reply
@@ -192,13 +213,22 @@ class Strategy:
             )
         self.packed = stepped
 
-    def _record(self, order: Order, tally: Tally, started: float, *, update_norm: float) -> RoundRecord:
+    def _record(
+        self,
+        order: Order,
+        tally: Tally,
+        started: float,
+        *,
+        update_norm: float,
+        secagg: Mapping[str, Any] | None = None,
+    ) -> RoundRecord:
         return RoundRecord(
             run_id=order.run_id,
             round=order.round,
             attempt=order.attempt,
             sites_expected=self._config.federation.sites,
             sites_merged=len(tally.reports),
+            merged=sorted(tally.reports),
             refused=dict(sorted(tally.refused.items())),
             reasons=dict(sorted(tally.reasons.items())),
             examples=tally.examples,
@@ -209,6 +239,7 @@ class Strategy:
             seconds=time.perf_counter() - started,
             lr=self._config.strategy.lr,
             epsilon=tally.epsilon(),
+            secagg=secagg or {},
         )
 
     def _void(self, order: Order, tally: Tally) -> str:

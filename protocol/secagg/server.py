@@ -125,6 +125,15 @@ class Aggregator:
         sealed = {peer: message.sealed[site] for peer, message in sorted(shares.items()) if peer != site}
         return Inbox(session=self.session.digest, sealed=sealed)
 
+    def inboxes(self) -> dict[str, Inbox]:
+        """The inbox of each site that shared.
+
+        Raises:
+            ThresholdError: too few have.
+        """
+        self._close("share")
+        return {site: self.inbox(site) for site in self._sites("share")}
+
     def survivors(self) -> Survivors:
         """To each site whose vector is in the sum: whose vectors are.
 

@@ -99,6 +99,22 @@ def untouched(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def three_joined(untouched, tmp_path_factory):
+    """A federation and its three sites, as they are before the first order."""
+    from tests.client.masked import join_three
+
+    folder = tmp_path_factory.mktemp("three")
+    join_three(folder, untouched)
+    return folder
+
+
+@pytest.fixture
+def trio_folder(three_joined, tmp_path):
+    """A copy of them, for one test alone."""
+    return Path(shutil.copytree(three_joined, tmp_path / "three"))
+
+
 @pytest.fixture
 def folder(untouched, tmp_path):
     """A copy of that folder, for one test alone."""
