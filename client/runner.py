@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.context import ForkServerProcess as Process
@@ -14,6 +15,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExec
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from client.task import GIVEN_UP, run_task
+from protocol.flower import QUIET
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _log = logging.getLogger("fedmumc.runner")
@@ -94,7 +96,11 @@ class TaskRunner:
 
 
 def warm_context() -> ForkServerContext:
-    """Where tasks come from: a process that has imported everything, so that each starts in a moment."""
+    """Where tasks come from: a process that has imported everything, so that each starts in a moment.
+
+    Libraries read what keeps them quiet when they are imported, so it is set before; it holds for this process too.
+    """
+    os.environ.update(QUIET)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["client.task", "client.pretrain", "client.finetune"])
     return context

@@ -166,7 +166,10 @@ def check_new(said: Statement, entries: list[Entry]) -> None:
             f"the server's log has {said.head.count} lines and had {before[-1]['server']['count']}: an older copy was "
             "put in its place; its operator must put the newest back"
         )
-    latest = max(((e["round"], e["attempt"]) for e in before if e["run"] == said.run_id), default=(0, 0))
+    # A site's model is evaluated again long after the rounds of its run, in a run of no rounds under the same name.
+    again = said.stage == "evaluate.vqa"
+    same = [e for e in before if e["run"] == said.run_id and (e["stage"] == "evaluate.vqa") == again]
+    latest = max(((e["round"], e["attempt"]) for e in same), default=(0, 0))
     if (said.round, said.attempt) < latest:
         raise StaleError(
             f"the order is for round {said.round}, attempt {said.attempt}, and {latest[0]}, {latest[1]} of the same "

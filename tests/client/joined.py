@@ -45,7 +45,8 @@ class Federation:
 
     def sealed(self, post, order, site="north"):
         """The order as it travels to a site."""
-        return to_record(order, self.run.base, post.seal(order, NODES[site], payload_digest(order, self.run.base)))
+        base = {} if order.action == "evaluate.vqa" else self.run.base
+        return to_record(order, base, post.seal(order, NODES[site], payload_digest(order, base)))
 
     def ask(self, record, site="north", code=CODE, message_type="train.pretrain"):
         """What the site's app replies."""

@@ -105,6 +105,12 @@ def test_a_replayed_order_and_one_for_an_earlier_round_are_refused(federation):
     assert reply_from_record(federation.ask(late))[0].code == "stale"
 
 
+def test_a_model_is_evaluated_again_after_the_rounds_of_its_run(federation):
+    for order in (federation.run.finetune(), federation.run.evaluate(), federation.run.evaluate()):
+        reply = federation.exchange(order)
+        assert reply_from_record(reply)[0].metrics["tested"] == 24
+
+
 @pytest.mark.parametrize("how", ["unsigned", "swapped body", "earlier exchange", "site B as site A"])
 def test_the_server_takes_no_reply_but_the_site_s_own_to_this_very_order(federation, how):
     post, order = federation.post(), federation.run.pretrain()
