@@ -1,5 +1,6 @@
 """Whether work fits under a policy's cap, by an RDP filter whose order is fixed before the first release."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from client.privacy.errors import BudgetExceededError
@@ -21,13 +22,26 @@ def filter_epsilon(events: Iterable[Event], delta: float, order: float | None) -
     return epsilon_rdp(events, delta, order=order)
 
 
-def filter_order(policy: PrivacyPolicy, first: Event) -> float:
+def filter_order(cap: float, delta: float, first: Event) -> float:
     """The order at which most steps like the first ones fit under the cap."""
     from client.privacy.accounting import best_order, steps_within
 
     rate, noise = first.sample_rate, first.noise_multiplier
-    steps = steps_within(spent=(), sample_rate=rate, noise_multiplier=noise, cap=policy.epsilon, delta=policy.delta)
-    return best_order([Event(sample_rate=rate, noise_multiplier=noise, steps=max(steps, 1))], policy.delta)
+    steps = steps_within(spent=(), sample_rate=rate, noise_multiplier=noise, cap=cap, delta=delta)
+    return best_order([Event(sample_rate=rate, noise_multiplier=noise, steps=max(steps, 1))], delta)
+
+
+def cap_for(events: Sequence[Event], delta: float) -> float:
+    """A cap that these events just fill, by a filter that meets the first of them first.
+
+    The filter's order is chosen by the first event alone, and is not the best one for all of them.
+    """
+    from client.privacy.accounting import epsilon_rdp
+
+    cap = epsilon_rdp(events, delta)
+    while (needed := filter_epsilon(events, delta, filter_order(cap, delta, events[0]))) > cap:
+        cap = min(needed, 1.01 * cap)
+    return cap
 
 
 def epsilon_with(policy: PrivacyPolicy, before: Sequence[Event], charge: Charge, order: float) -> float:
@@ -39,9 +53,26 @@ def epsilon_with(policy: PrivacyPolicy, before: Sequence[Event], charge: Charge,
     after = filter_epsilon([*before, charge.event], policy.delta, order)
     if not after <= policy.epsilon:
         spent = filter_epsilon(before, policy.delta, order)
+        what, remedy = _WORDS.get(charge.purpose, _WORDS["pretrain"])
         raise BudgetExceededError(
-            f"round {charge.round} would raise epsilon from {spent:.3f} to {after:.3f} at delta={policy.delta:g}, "
-            f"above this site's limit {policy.epsilon:.3f}; raise the noise multiplier, train fewer rounds, or ask the "
-            "privacy officer"
+            f"{what.format(round=charge.round, steps=charge.event.steps)} would raise epsilon from {spent:.3f} to "
+            f"{after:.3f} at delta={policy.delta:g}, above this site's limit {policy.epsilon:.3f}; {remedy}, or ask "
+            "the privacy officer"
         )
     return after
+
+
+def rounded_up(epsilon: float) -> float:
+    """Four decimals, for those outside the site: never below what was spent."""
+    return math.ceil(epsilon * 1e4) / 1e4
+
+
+_WORDS = {
+    "pretrain": ("round {round}", "raise the noise multiplier, train fewer rounds"),
+    "finetune": (
+        "fine-tuning of {steps:,} steps",
+        "raise privacy.finetune.noise_multiplier, take fewer steps (finetune.steps)",
+    ),
+    "metrics": ("a release of metrics", "raise privacy.finetune.metrics_noise, take fewer steps before it"),
+}
+"""What a charge is for, and what would make it smaller."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from client.privacy import metrics
+from client.privacy.errors import PlanError
 from client.privacy.event import Event
 from client.privacy.ledger import Ledger
 from client.privacy.ledger_rows import Charge, Purpose
@@ -32,6 +33,20 @@ def reserved(ledger: Ledger, charge: Charge, units: Iterable[str], done: Callabl
     ledger.reconcile(reservation, done())
 
 
+def sample_rate(expected_batch: float, policy: PrivacyPolicy, name: str) -> float:
+    """The public probability with which each unit enters a step; `name` is that of the setting.
+
+    Raises:
+        PlanError: it would be above 1.
+    """
+    if expected_batch > policy.units:
+        raise PlanError(
+            f"{name} is {expected_batch:g}, and this site's policy declares {policy.units:,} {policy.unit}s; choose at "
+            "most that many"
+        )
+    return expected_batch / policy.units
+
+
 @dataclass(frozen=True, kw_only=True)
 class Charges:
     """What one piece of fine-tuning may be charged as."""
@@ -46,7 +61,8 @@ class Charges:
     @property
     def sample_rate(self) -> float:
         """Public: of the units that the policy declares."""
-        return self.recipe.privacy.finetune.expected_batch / self.policy.units
+        batch = self.recipe.privacy.finetune.expected_batch
+        return sample_rate(batch, self.policy, "privacy.finetune.expected_batch")
 
     def steps(self) -> Charge:
         """Of the private steps."""

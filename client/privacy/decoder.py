@@ -1,6 +1,7 @@
 """An answer decoder that may leave its site: fine-tuned at the site's own command line, charged to its own ledger."""
 
 import json
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -53,8 +54,9 @@ def finetune_to_leave(
         PrivacyError: there is no signed policy, or budget, ledger, provenance or the model do not allow it.
         CheckpointError: the folder holds no encoders.
         DataError: the site has no training questions.
-        ConfigError: the file holds no list of answers.
+        ConfigError: the file holds no list of answers, or `out` is not a place for a new folder.
     """
+    check_place(out)
     ledger = Ledger.open(site.root)
     policy = ledger.policy()
     texts = public_answers(answers) if answers else ()
@@ -78,6 +80,24 @@ def finetune_to_leave(
         facts = leaving_facts(source or "a model folder", recipe, ledger)
         Answerer(model=answering, tokenizer=tokenizer, texts=texts or recipe.privacy.finetune.answers).save(out, facts)
     return facts
+
+
+def check_place(out: Path) -> None:
+    """Return only if a new model can be kept there: what was paid for a model that is lost is not given back.
+
+    Raises:
+        ConfigError: something is there already, or nothing can be written there.
+    """
+    if out.is_dir() and not any(out.iterdir()):
+        parent = out
+    elif out.exists():
+        raise ConfigError(f"{out} is there already, and a model that was paid for is not overwritten; choose another")
+    else:
+        parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"nothing can be written to {parent}; choose another place for the model, or correct its owner"
+        )
 
 
 def public_answers(file: Path) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from client.privacy import metrics
+from client.privacy.budget import rounded_up
 from client.privacy.charging import Charges, reserved
 from client.privacy.finetune_train import PrivateFinetuner
 from client.privacy.ledger import Ledger
@@ -148,7 +149,7 @@ def leaving_facts(source: str, recipe: Recipe, ledger: Ledger) -> dict[str, Any]
         "selection": f"the last of {recipe.finetune.steps} steps, as nothing is chosen by private questions",
         MAY_LEAVE: "yes",
         "privacy unit": privacy.unit,
-        "epsilon": round(ledger.epsilon(), 4),
+        "epsilon": rounded_up(ledger.epsilon()),
         "delta": policy.delta,
         "epsilon covers": "everything charged at this site so far, by an RDP filter",
         "noise multiplier": privacy.finetune.noise_multiplier,

@@ -133,7 +133,7 @@ class Ledger:
         with self._store.changing() as key:
             policy = self.policy()
             check_strength(policy, charge.unit, charge.event.noise_multiplier)
-            order = self.order or filter_order(policy, charge.event)
+            order = self.order or filter_order(policy.epsilon, policy.delta, charge.event)
             after = epsilon_with(policy, self.events(), charge, order)
             if withdrawn := len(self.excluded(ids)):
                 raise LedgerError(f"{withdrawn} of the units were withdrawn; leave out those that `excluded` names")

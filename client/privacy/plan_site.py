@@ -84,7 +84,7 @@ def _charged(plan: Plan, ledger: Ledger, policy: PrivacyPolicy, rate: float) -> 
     from client.privacy.budget import filter_epsilon, filter_order
 
     event = Event(sample_rate=rate, noise_multiplier=plan.noise_multiplier, steps=plan.steps)
-    order = ledger.order or filter_order(policy, event)
+    order = ledger.order or filter_order(policy.epsilon, policy.delta, event)
     spent = ledger.events()
     last = steps_within(
         spent=spent,

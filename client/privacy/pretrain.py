@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from client.privacy.bank import open_bank
+from client.privacy.budget import rounded_up
+from client.privacy.charging import sample_rate
 from client.privacy.errors import ProvenanceError
 from client.privacy.event import Event
 from client.privacy.ledger import Ledger
@@ -51,7 +53,7 @@ def pretrain_privately(
 
 def spent(ledger: Ledger) -> dict[str, float]:
     """What a report may say of the budget: the life-time epsilon, by the filter that the cap stops."""
-    return {EPSILON: round(ledger.epsilon(), 4)}
+    return {EPSILON: rounded_up(ledger.epsilon())}
 
 
 def _train(
@@ -122,5 +124,5 @@ def private_site(records: CaptionDataset, new_rows: Any, policy: PrivacyPolicy, 
         rows=rows,
         units=tuple(keys[row] for row in rows.tolist()),
         patients=frozenset(records.patient_ids[row] for row in rows.tolist()),
-        sample_rate=recipe.privacy.expected_batch / policy.units,
+        sample_rate=sample_rate(recipe.privacy.expected_batch, policy, "privacy.expected_batch"),
     )

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from client.cli import main
+from client.privacy.budget import rounded_up
 from client.privacy.decoder import public_answers
 from client.privacy.ledger import Ledger
 from client.state import UNCHARGED
@@ -72,7 +73,7 @@ def test_a_private_decoder_is_charged_and_says_that_it_may_leave(private, folder
     assert (charge.purpose, charge.unit, charge.operator) == ("finetune", "patient", "mumc-site finetune")
     assert (charge.event.sample_rate, charge.event.noise_multiplier) == (BATCH / UNITS, 1.0)
     assert (charge.event.steps, found.steps_done) == (STEPS, STEPS)
-    epsilon = round(Ledger.open(folder).epsilon(), 4)
+    epsilon = rounded_up(Ledger.open(folder).epsilon())
     facts = read_config(tmp_path / "decoder")["facts"]
     assert (facts["privacy unit"], facts["epsilon"], facts["delta"]) == ("patient", epsilon, ledger.policy().delta)
     assert (facts["may leave the site"], facts["started from"]) == ("yes", "merged")
@@ -133,6 +134,27 @@ def test_a_cap_that_does_not_suffice_is_refused_and_writes_nothing(private, fold
     code, _, err = private(folder)
     assert (code, "above this site's limit 0.100" in err) == (2, True)
     assert Ledger.open(folder).reservations == ()
+    assert not (tmp_path / "decoder").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/decoder", "kept"])
+def test_a_place_where_no_new_model_can_be_kept_is_refused_before_any_charge(called, folder, encoders, tmp_path, place):
+    approve(folder)
+    (tmp_path / "file").touch()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "model.safetensors").write_bytes(b"paid for")
+    out = tmp_path / place
+    code, _, err = called("finetune", folder, *SETTINGS, "--model", encoders, "--out", out, "--private")
+    assert (code, "choose another" in err, err.count("\n")) == (2, True, 1)
+    assert Ledger.open(folder).reservations == ()
+    assert (tmp_path / "kept" / "model.safetensors").read_bytes() == b"paid for"
+
+
+def test_a_batch_of_more_patients_than_the_policy_declares_is_refused_with_both_numbers(private, folder, tmp_path):
+    approve(folder)
+    code, _, err = private(folder, f"privacy.finetune.expected_batch={UNITS + 1}")
+    assert code == 2
+    assert f"privacy.finetune.expected_batch is {UNITS + 1}, and this site's policy declares {UNITS:,} patients" in err
     assert not (tmp_path / "decoder").exists()
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from client.finetune import finetune_site
+from client.privacy.budget import rounded_up
 from client.privacy.errors import PolicyError
 from client.privacy.finetune_train import PrivateFinetuner
 from client.privacy.ledger import Ledger
@@ -72,7 +73,7 @@ def test_only_accuracy_its_error_and_the_spent_epsilon_leave(private, site, sile
     answer = private.ask(site, private.finetune())
     assert set(answer.message.metrics) == {"epsilon_spent", *RATES}
     assert (answer.message.examples, answer.arrays) == (UNITS, {})
-    assert answer.message.metrics["epsilon_spent"] == round(Ledger.open(site).epsilon(), 4)
+    assert answer.message.metrics["epsilon_spent"] == rounded_up(Ledger.open(site).epsilon())
 
 
 def test_the_accuracy_is_the_mean_over_patients_of_the_answers_kept_at_the_site(site, silent):
@@ -233,7 +234,7 @@ def test_what_is_kept_for_leaving_lists_no_answer_and_counts_no_question_of_the_
     assert json.loads((folder / "answers.json").read_text())["answers"] == []
     card = (folder / "README.md").read_text()
     assert "may leave the site" in card
-    assert f"epsilon | {Ledger.open(site).epsilon():.4f}" in card
+    assert f"epsilon | {rounded_up(Ledger.open(site).epsilon())}" in card
     assert "training questions" not in card
 
 

@@ -12,6 +12,7 @@ from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
 
 from client.privacy.accounting import epsilon_rdp
+from client.privacy.budget import rounded_up
 from client.privacy.ledger import Ledger
 from tests.client.privacy.officer import policy
 from tests.client.privacy.private_rounds import BATCH, SIGMA, UNITS, PrivateServer, approve, said
@@ -56,7 +57,7 @@ def test_a_round_killed_after_its_reservation_counts_in_full_beside_the_round_do
     head, epsilon = ledger.head, ledger.epsilon()
     answer = server.ask(folder, server.pretrain(3))
     assert said(answer) == (tmp_path / "sent-3").read_text()
-    assert (Ledger.open(folder).head, answer.message.metrics) == (head, {"epsilon_spent": round(epsilon, 4)})
+    assert (Ledger.open(folder).head, answer.message.metrics) == (head, {"epsilon_spent": rounded_up(epsilon)})
 
 
 def check_epsilon(ledger, steps):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from client.privacy.budget import rounded_up
 from client.privacy.cli import app
 from client.privacy.ledger import Ledger
 from client.privacy.optimizer import PrivateOptimizer
@@ -119,7 +120,7 @@ def test_negatives_from_the_batch_take_a_whole_round_at_twice_the_clipping_norm(
     ledger = Ledger.open(folder)
     (reservation,) = ledger.reservations
     assert (reservation.steps_done, reservation.charge.event.sample_rate) == (2, BATCH / 6)
-    assert answer.message.metrics == {"epsilon_spent": round(ledger.epsilon(), 4)}
+    assert answer.message.metrics == {"epsilon_spent": rounded_up(ledger.epsilon())}
     update = server.named(answer.arrays)
     assert all(np.isfinite(weight).all() for weight in update.values())
     still = {name for name, weight in update.items() if not weight.any()}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from client.privacy.budget import rounded_up
 from client.privacy.ledger import Ledger
 from client.privacy.train import PrivatePretrainer
 from client.state import RunState
@@ -53,7 +54,7 @@ def code(answer):
 
 def test_a_report_carries_the_spent_epsilon_and_the_policy_s_number_of_units_and_nothing_else(private, site):
     report = private.ask(site, private.pretrain()).message
-    assert report.metrics == {"epsilon_spent": round(Ledger.open(site).epsilon(), 4)}
+    assert report.metrics == {"epsilon_spent": rounded_up(Ledger.open(site).epsilon())}
     assert report.examples == UNITS
     assert report.metrics["epsilon_spent"] > 0
 
