@@ -117,12 +117,30 @@ def exclude(
     from client.privacy.errors import LedgerError
     from client.privacy.ledger import Ledger
 
-    read_site_config(site)
+    bad_share = read_site_config(site).bad_share
     patient_id = sys.stdin.readline().rstrip("\n") if patient == "-" else patient
     if not patient_id.strip():
         raise LedgerError("the patient id is empty; give it as it stands in the site's records")
     Ledger.open(site).exclude(patient_id)
     typer.echo("withdrawn from the next round on; what earlier rounds learned cannot be taken back")
+    if not _is_known(site, patient_id, bad_share):
+        typer.echo(
+            "but no record that can be read here has this patient id: check how it is spelt. What was given is kept, "
+            "and holds for records that come later",
+            err=True,
+        )
+
+
+def _is_known(site: Path, patient_id: str, bad_share: float) -> bool:
+    """Whether a record names this patient. Data that cannot be read keeps nobody from withdrawing."""
+    from mumc_model.data.records import read_site
+    from mumc_model.errors import DataError
+
+    try:
+        data = read_site(site, bad_share=bad_share)
+    except DataError:
+        return False
+    return patient_id in {row.patient_id for row in data.captions} | {row.patient_id for row in data.vqa}
 
 
 def _describe(site: Path, policy: "PrivacyPolicy") -> str:
@@ -181,8 +199,11 @@ def open_key(path: Path, password_file: Path | None) -> "Ed25519PrivateKey":
     Raises:
         SigningError: there is none, or the password is wrong.
     """
+    from protocol.errors import SigningError
     from protocol.signing import read_private_key
 
+    if not path.is_file():
+        raise SigningError(f"there is no key {path}; give the file that `mumc-privacy keygen` wrote")
     return read_private_key(path, _password(password_file, confirm=False))
 
 

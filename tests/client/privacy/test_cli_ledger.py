@@ -168,6 +168,14 @@ def test_a_patient_is_withdrawn_by_id_and_the_id_is_not_repeated(site, words, ty
     assert excluded_units(site, ["p3", "p4"]) == {"p3"}
 
 
+def test_a_patient_id_that_no_record_has_is_kept_and_questioned_since_it_may_be_misspelt(site):
+    assert run("exclude", site, "p3").stderr == ""
+    assert "check how it is spelt" in run("exclude", site, "p33").stderr
+    (site / "captions.jsonl").write_text("{}\n" * 12)
+    assert "no record that can be read" in run("exclude", site, "p4").stderr
+    assert excluded_units(site, ["p3", "p33", "p4", "p5"]) == {"p3", "p33", "p4"}
+
+
 def test_a_fault_is_one_line_and_exit_code_2(site, monkeypatch, capsys):
     (site / "state/privacy").mkdir(parents=True)
     (site / "state/privacy/ledger.jsonl").write_text("{}\n")

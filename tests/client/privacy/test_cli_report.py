@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from client.privacy import cli
 from client.privacy.ledger import Ledger
 from client.privacy.report_files import PAGE, VALUES
+from protocol.errors import SigningError
 from protocol.signing import new_key, public_hex, write_private_key
 from tests.client.privacy.officer import approved_site, charge, write_site
 
@@ -37,6 +38,11 @@ def site(tmp_path, officer):
     root = approved_site(tmp_path / "site", officer)
     Ledger.open(root).reserve(charge(), units=["p1"])
     return root
+
+
+def test_a_key_that_is_not_there_is_said_before_its_password_is_asked_for(tmp_path, site):
+    with pytest.raises(SigningError, match=r"there is no key .*absent\.pem; give the file that `mumc-privacy keygen`"):
+        run("report", site, "--key", tmp_path / "absent.pem")
 
 
 def test_a_report_of_site_and_officer_is_written_and_verified(tmp_path, site, officer):
