@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from client.privacy import metrics
 from client.privacy.accounting import epsilon_pld, epsilon_rdp, noise_for
+from client.privacy.budget import cap_for
+from client.privacy.errors import PlanError
 from client.privacy.event import Event
 from client.privacy.ledger import Ledger
 from client.privacy.ledger_rows import now
@@ -27,17 +30,20 @@ class Budget:
     """What one private arm costs, by the plan that was fixed before it."""
 
     epsilon: float
-    """By PLD, at its full length."""
+    """Of all that is charged, by PLD, at its full length."""
     epsilon_rdp: float
     delta: float
     noise_multiplier: float
+    """Of pre-training."""
     sample_rate: float
     """The largest of all hospitals'."""
     steps: int
+    cap: float
+    """What a policy must allow."""
 
     def facts(self) -> Mapping[str, float]:
         """For reports."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "cap"}
 
 
 def public_units(hospitals: Sequence[Path]) -> int:
@@ -57,7 +63,7 @@ def private_hospitals(hospitals: Sequence[Path], out: Path, units: int, budget: 
         copy = Path(shutil.copytree(path, out / path.name, ignore=shutil.ignore_patterns("state")))
         unsigned = PrivacyPolicy(
             units=units,
-            epsilon=budget.epsilon_rdp * 1.001,
+            epsilon=budget.cap,
             delta=budget.delta,
             officer="simulation",
             role="none",
@@ -85,20 +91,44 @@ def _rename_patients(root: Path, prefix: str) -> None:
 
 
 def with_noise(run: RunConfig, epsilon: float, units: int, delta: float) -> tuple[RunConfig, Budget]:
-    """The run with the noise that makes its pre-training cost this epsilon (for 0 its own noise), and its cost."""
+    """The run with the noise that makes its pre-training cost this epsilon (for 0 its own noise), and its cost.
+
+    Raises:
+        PlanError: a step would take more patients than the hospitals declare.
+    """
     privacy = run.recipe.privacy
-    steps, rate = run.federation.rounds * run.federation.local_steps, min(1.0, privacy.expected_batch / units)
+    steps, rate = run.federation.rounds * run.federation.local_steps, _rate("privacy", privacy.expected_batch, units)
     noise = privacy.noise_multiplier
     if epsilon:
         noise = noise_for(epsilon=epsilon, delta=delta, sample_rate=rate, steps=steps)
         recipe: Recipe = replace(run.recipe, privacy=replace(privacy, noise_multiplier=noise))
         run = replace(run, recipe=recipe)
-    event = Event(sample_rate=rate, noise_multiplier=noise, steps=steps)
+    events = [Event(sample_rate=rate, noise_multiplier=noise, steps=steps)] if steps else []
+    events += _of_finetuning(run.recipe, units) if privacy.releases_metrics else []
     return run, Budget(
-        epsilon=epsilon_pld([event], delta),
-        epsilon_rdp=epsilon_rdp([event], delta),
+        epsilon=epsilon_pld(events, delta),
+        epsilon_rdp=epsilon_rdp(events, delta),
         delta=delta,
         noise_multiplier=noise,
         sample_rate=rate,
         steps=steps,
+        # Where nothing is charged any cap will do.
+        cap=cap_for(events, delta) if events else 1.0,
     )
+
+
+def _of_finetuning(recipe: Recipe, units: int) -> list[Event]:
+    """The private steps and the one release of an order to fine-tune."""
+    privacy = recipe.privacy.finetune
+    rate = _rate("privacy.finetune", privacy.expected_batch, units)
+    steps = Event(sample_rate=rate, noise_multiplier=privacy.noise_multiplier, steps=recipe.finetune.steps)
+    return [steps, metrics.event(privacy.metrics_noise)]
+
+
+def _rate(settings: str, expected_batch: int, units: int) -> float:
+    if expected_batch > units:
+        raise PlanError(
+            f"{settings}.expected_batch is {expected_batch}, and every hospital here declares {units} patients, as "
+            "many as the smallest one has, rounded; choose at most that many"
+        )
+    return expected_batch / units

@@ -4,6 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from client.privacy.charging import Charges
+from client.privacy.errors import BudgetExceededError, PlanError
+from client.privacy.event import Event
 from client.privacy.ledger import Ledger
 from client.privacy.policy import check_run, read_policy
 from configs.compose import compose
@@ -56,6 +59,36 @@ def test_the_noise_makes_the_whole_pre_training_cost_the_target(epsilon):
     assert noised.recipe.privacy.noise_multiplier == budget.noise_multiplier
     assert (budget.sample_rate, budget.steps) == (0.16, 100)
     assert 0.97 * epsilon <= budget.epsilon <= epsilon <= budget.epsilon_rdp
+
+
+@pytest.mark.parametrize("metrics_noise", [1.0, 5.0])
+def test_where_metrics_leave_the_cap_is_what_all_charges_come_to_and_the_ledger_lets_them_through(
+    hospitals, tmp_path, metrics_noise
+):
+    release = ("privacy.finetune.release=metrics", "privacy.finetune.expected_batch=20")
+    overrides = ("privacy=patient", "privacy.expected_batch=10", f"privacy.finetune.metrics_noise={metrics_noise}")
+    run, budget = with_noise(config(*overrides, *release).run, 4.0, 30, 1e-3)
+    _, without = with_noise(config(*overrides).run, 4.0, 30, 1e-3)
+    assert budget.noise_multiplier == without.noise_multiplier
+    assert budget.epsilon > without.epsilon
+    copy, _ = private_hospitals(hospitals, tmp_path, 30, budget, f"metrics-{metrics_noise}")
+    ledger, federation = Ledger.open(copy), run.federation
+    charges = Charges(run="arm", round=1, attempt=1, operator="server", recipe=run.recipe, policy=ledger.policy())
+    event = Event(sample_rate=budget.sample_rate, noise_multiplier=budget.noise_multiplier, steps=1)
+    rounds = [replace(charges.steps(), event=replace(event, steps=federation.local_steps))] * federation.rounds
+    for charge in (*rounds, charges.steps(), charges.metrics()):
+        ledger.reserve(charge, units={f"metrics-{metrics_noise}/patient"})
+    assert ledger.epsilon() == ledger.policy().epsilon
+    with pytest.raises(BudgetExceededError, match="a release of metrics would raise epsilon"):
+        ledger.reserve(charges.metrics(), units={f"metrics-{metrics_noise}/patient"})
+
+
+@pytest.mark.parametrize("name", ["privacy", "privacy.finetune"])
+def test_a_step_of_more_patients_than_a_hospital_declares_is_refused_before_any_arm_runs(name):
+    overrides = ("privacy=patient", "privacy.finetune.release=metrics", "privacy.expected_batch=10")
+    run = config(*overrides, "privacy.finetune.expected_batch=10", f"{name}.expected_batch=31").run
+    with pytest.raises(PlanError, match=rf"{name}.expected_batch is 31, and every hospital here declares 30 patients"):
+        with_noise(run, 4.0, 30, 1e-4)
 
 
 def test_a_variant_differs_from_the_federated_arm_in_what_it_names_and_nothing_else(tmp_path):
