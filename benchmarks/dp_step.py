@@ -156,21 +156,50 @@ def measure(shapes: str, batch: int, way: str) -> dict[str, float]:
     return row | {"plain_mib": plain_mib, "private_mib": private_mib, "memory_ratio": private_mib / plain_mib}
 
 
+_OF = "with commas between, of {}; by default %(default)s"
+
+
+def names(*known: str):
+    """What reads a list of these names."""
+
+    def read(text: str) -> list[str]:
+        found = text.split(",")
+        if unknown := [name for name in found if name not in known]:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
+        return found
+
+    return read
+
+
+def sizes(text: str) -> list[int]:
+    """A list of batch sizes."""
+    if not all(part.isdecimal() and int(part) for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of batch sizes like 16,64")
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--shapes", default="tiny,mid")
-    parser.add_argument("--batches", default="16,64")
-    parser.add_argument("--ways", default="hooks")
+    parser.add_argument("--json", action="store_true", help="one line of JSON at the end, and nothing before it")
+    parser.add_argument(
+        "--shapes",
+        type=names("tiny", "mid", "small"),
+        default="tiny,mid",
+        help=_OF.format("tiny, mid and small, which takes far longer"),
+    )
+    parser.add_argument("--batches", type=sizes, default="16,64", help="with commas between; by default %(default)s")
+    parser.add_argument(
+        "--ways", type=names("hooks", "opacus", "loop"), default="hooks", help=_OF.format("hooks, opacus and loop")
+    )
     parser.add_argument("--peak", default="", help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    shapes, batches = asked.shapes.split(","), [int(batch) for batch in asked.batches.split(",")]
+    shapes, batches = asked.shapes, asked.batches
     if asked.peak:
         print_peak(shapes[0], batches[0], asked.peak)
         return
     found: dict[str, dict[str, object]] = {}
     for name in shapes:
-        for way in asked.ways.split(","):
+        for way in asked.ways:
             for batch in batches:
                 row = measure(name, batch, way)
                 place = found.setdefault(name, {})
