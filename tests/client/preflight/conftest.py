@@ -29,6 +29,9 @@ from server.certificates import Issued, new_authority, new_server, now_utc
 from server.config import RunConfig
 from tests.client.conftest import TINY
 
+UNKNOWN_NODE = b'{"code":2004,"detail":"Failed to activate SuperNode."}'
+KNOWN_NODE = b'{"code":2003,"detail":"Invalid heartbeat interval."}'
+"""What a SuperLink of Flower 1.41 answers; test_superlink.py asks a real one."""
 LIMITS = {"secure_aggregation": "allowed", "min_records": 1}
 
 

@@ -8,11 +8,9 @@ from client.preflight import network
 from protocol.certificates import describe, read_certificate
 from protocol.flower import free_port
 from server.certificates import new_authority, new_server, now_utc
-from tests.client.preflight.conftest import Proxy
+from tests.client.preflight.conftest import KNOWN_NODE, UNKNOWN_NODE, Proxy
 
 DAY = timedelta(days=1)
-UNKNOWN_NODE = b'{"code":2004,"detail":"Failed to activate SuperNode."}'
-KNOWN_NODE = b'{"code":2003,"detail":"Invalid heartbeat interval."}'
 
 
 @pytest.fixture
