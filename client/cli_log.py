@@ -60,8 +60,8 @@ def _show_summary(found: "SiteLogSummary") -> None:
     _show("log", f"{found.file}, whole: {found.lines:,} lines, {found.first[:16]} to {found.last[:16]}")
     _show(
         "orders",
-        f"{found.orders} in {found.rounds} rounds of {len(found.runs)} runs; {found.refusals} refused, "
-        f"{found.turned_away} turned away, {found.unanswered} without a reply",
+        f"{found.orders} (runs: {len(found.runs)}, rounds: {found.rounds}); refused: {found.refusals}, "
+        f"turned away: {found.turned_away}, without a reply: {found.unanswered}",
     )
     _show("left", f"{found.bytes_of_weights:,} bytes of weights in {found.updates} updates")
     _show("", f"{found.bytes_of_messages:,} bytes of words and numbers in {found.replies + found.turned_away} replies")

@@ -59,7 +59,7 @@ def _show_summary(found: "ServerLogSummary") -> None:
     _show("log", f"{found.file}, whole: {found.lines:,} lines, {found.first[:16]} to {found.last[:16]}")
     _show(
         "orders",
-        f"{found.orders} in {found.rounds} rounds of {len(found.runs)} runs; {found.unanswered} without a reply",
+        f"{found.orders} (runs: {len(found.runs)}, rounds: {found.rounds}); without a reply: {found.unanswered}",
     )
     _show("came", f"{found.bytes_came:,} bytes")
     for name, site in found.sites.items():

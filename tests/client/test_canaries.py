@@ -139,7 +139,8 @@ def test_a_whole_run_with_a_site_that_fails_gives_nothing_away(federation, tmp_p
     assert sightings((federation.sites["south"] / "state" / "site.log").read_bytes()) >= {FAULT, FOLDER, PATIENT}
     out, err = capfd.readouterr()
     assert "lost south (internal: an unexpected fault" in out
-    check_nothing_left(federation, sent, tmp_path / "run", out, err, caplog.text)
+    logs = [(root / "state" / "log.jsonl").read_text() for root in federation.sites.values()]
+    check_nothing_left(federation, sent, tmp_path / "run", out, err, caplog.text, *logs)
 
 
 def many(text):

@@ -77,7 +77,7 @@ def test_a_whole_log_is_summed_up(played, call):
     words = sum(entry.get("message_bytes", 0) for entry in entries)
     assert code == 0
     assert f"whole: {len(entries)} lines" in out
-    assert "3 in 3 rounds of 1 runs; 0 refused, 1 turned away, 0 without a reply" in out
+    assert "3 (runs: 1, rounds: 3); refused: 0, turned away: 1, without a reply: 0" in out
     assert f"{2 * weights:,} bytes of weights in 2 updates" in out
     assert f"{words:,} bytes of words and numbers in 4 replies" in out
     assert f"head       {head_text(site_log_file(played.sites['north']).head())}\n" in out
