@@ -14,7 +14,7 @@ from flwr.app import RecordDict
 from mumc_model.data.files import write_atomically
 from protocol import envelope
 from protocol.envelope import Seal, Statement
-from protocol.errors import ChainError, EnvelopeError, IdentityError
+from protocol.errors import ChainError, EnvelopeError, IdentityError, MessageError, UpdateError
 from protocol.hashchain import Head
 from protocol.messages import Order, Refusal, Report, one_line
 from protocol.records import payload_bytes, reply_from_record, seal_from_record
@@ -109,12 +109,12 @@ class Post:
         Raises:
             EnvelopeError: it did not, or the reply is for another order.
             ChainError: its log has lost lines that it once told of.
+            MessageError, UpdateError: it is no reply at all.
         """
-        message, arrays = reply_from_record(record)
-        assert not isinstance(message, Order)
         try:
+            message, arrays = reply_from_record(record)
             payload = self._check(node, record, message, arrays)
-        except (EnvelopeError, ChainError) as error:
+        except (EnvelopeError, ChainError, MessageError, UpdateError) as error:
             self._note(node, "refused", record, code=error.code, reason=one_line(str(error)))
             raise
         if isinstance(message, Refusal):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from flwr.app import RecordDict
 
 from client.joining import check_answer, rotate
 from client.keys import SiteKeys
@@ -11,7 +12,7 @@ from client.log import site_log_file
 from client.seal import check_new
 from protocol.enrolment import Join
 from protocol.envelope import payload_digest, seal
-from protocol.errors import ChainError, EnvelopeError, IdentityError
+from protocol.errors import ChainError, EnvelopeError, IdentityError, ProtocolError
 from protocol.messages import Refusal, Report
 from protocol.papers import read_paper
 from protocol.records import reply_from_record, seal_from_record, to_record
@@ -128,6 +129,19 @@ def test_the_server_takes_no_reply_but_the_site_s_own_to_this_very_order(federat
         reply = to_record(report, arrays, seal(found.statement, key))
     with pytest.raises(EnvelopeError):
         post.check(node, reply)
+
+
+@pytest.mark.parametrize("how", ["nothing", "its order", "an array without its bytes"])
+def test_what_is_no_reply_is_a_line_of_the_server_s_log_too(federation, how):
+    post = federation.post()
+    sent = federation.sealed(post, federation.run.pretrain())
+    record = {"nothing": RecordDict(), "its order": sent, "an array without its bytes": federation.ask(sent)}[how]
+    if how == "an array without its bytes":
+        record["arrays"]["float32"].data = record["arrays"]["float32"].data[4:]
+    with pytest.raises(ProtocolError) as raised:
+        post.check(NODES["north"], record)
+    line = server_log(federation.home).entries()[-1]
+    assert (line["kind"], line["what"], line["code"]) == ("reply", "refused", raised.value.code)
 
 
 def test_a_node_that_is_no_enrolled_site_is_not_asked(federation):
