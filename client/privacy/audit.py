@@ -2,26 +2,32 @@
 
 Two experiments with fair coins deciding who is in the data: one step that takes everybody, where the bound is close to
 the claim, and many steps on Poisson samples, where the bound is far below it but the effect itself can be predicted.
+A release of metrics takes everybody, the second time too.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from client.privacy import audit_bounds as bounds
+from client.privacy import audit_metrics, audit_trainers
 from client.privacy.accounting import PLD_NAME, epsilon_pld
 from client.privacy.audit_bounds import Scores
-from client.privacy.audit_trainers import GradSample, Releases, Trainer, releases
+from client.privacy.audit_trainers import GradSample, Releases, Trainer
 from client.privacy.errors import PlanError
 from client.privacy.event import MECHANISM, Event
 from client.privacy.randomness import SecureSource
 
+Audited = Literal[Trainer, "metrics"]
+"""Whose steps: those of private pre-training or fine-tuning, or the release of metrics."""
 CANARIES: Mapping[GradSample, int] = {"hooks": 10_000, "opacus": 10_000, "loop": 2_000}
 """What each way of summing gradients gets through in seconds; more of them narrow every band."""
+METRICS_CANARIES = 4_000
+"""Each of them is a release of its own."""
 DELTA = 1e-5
 CONFIDENCE = 0.999
 """Of the lower bound, and of all other findings together: a sound mechanism fails an audit in about 500."""
@@ -29,6 +35,8 @@ ONE_RUN_CONFIDENCE = 0.95
 """Of the bound that holds for any noise; at 99.9 % its delta term would leave nothing of it."""
 ONE_STEP = Event(sample_rate=1.0, noise_multiplier=1.0, steps=1)
 MANY_STEPS = Event(sample_rate=0.125, noise_multiplier=1.0, steps=50)
+MANY_RELEASES = Event(sample_rate=1.0, noise_multiplier=2.0, steps=4)
+"""In their place where metrics are audited."""
 _LEAST_CANARIES = 200
 _GUESSED = 0.1
 """Share of canaries that the one-run audit guesses about; fixed beforehand."""
@@ -73,9 +81,9 @@ class AuditResult:
     effect_size_expected: float
     checks: tuple[Check, ...]
     canaries: int
-    trainer: Trainer
-    """Whose steps were taken: those of private pre-training, or of private fine-tuning."""
-    grad_sample: GradSample
+    trainer: Audited
+    grad_sample: str
+    """Empty for metrics, which clip nothing."""
     mechanism: str
     seconds: float
 
@@ -93,23 +101,27 @@ class AuditResult:
 
 def audit(
     *,
-    trainer: Trainer = "pretrain",
+    trainer: Audited = "pretrain",
     grad_sample: GradSample = "hooks",
     canaries: int | None = None,
     source: SecureSource | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> AuditResult:
-    """What canaries show of a trainer that is installed, from its samples to its steps. Takes seconds.
+    """What canaries show of a trainer that is installed, from its samples to its steps, or of the release of metrics.
+
+    Takes seconds.
 
     `source` is for tests; without it, coins and noise come from the operating system.
 
     Raises:
         PlanError: too few canaries to tell anything.
     """
-    canaries = CANARIES[grad_sample] if canaries is None else canaries
+    many = MANY_RELEASES if trainer == "metrics" else MANY_STEPS
+    if canaries is None:
+        canaries = METRICS_CANARIES if trainer == "metrics" else CANARIES[grad_sample]
     if canaries < _LEAST_CANARIES:
         raise PlanError(f"{canaries} canaries would show nothing; give at least {_LEAST_CANARIES}")
-    started, done, total = time.perf_counter(), 0, ONE_STEP.steps + MANY_STEPS.steps
+    started, done, total = time.perf_counter(), 0, ONE_STEP.steps + many.steps
 
     def on_step() -> None:
         nonlocal done
@@ -118,16 +130,23 @@ def audit(
 
     source = source or SecureSource()
     in_N = source.chosen(canaries, 0.5)
-    once, often = (releases(in_N, event, grad_sample, source, on_step, trainer) for event in (ONE_STEP, MANY_STEPS))
-    return _judge(in_N.numpy(), once, often, trainer, grad_sample, started)
+
+    def releases(event: Event) -> Releases:
+        if trainer == "metrics":
+            return audit_metrics.releases(in_N, event, source, on_step)
+        return audit_trainers.releases(in_N, event, grad_sample, source, on_step, trainer)
+
+    once, often = releases(ONE_STEP), releases(many)
+    return _judge(in_N.numpy(), once, often, many, trainer, "" if trainer == "metrics" else grad_sample, started)
 
 
 def _judge(
     in_N: np.ndarray[Any, np.dtype[np.bool_]],
     once: Releases,
     often: Releases,
-    trainer: Trainer,
-    grad_sample: GradSample,
+    many: Event,
+    trainer: Audited,
+    grad_sample: str,
     started: float,
 ) -> AuditResult:
     often_TN = often.score_TN
@@ -145,11 +164,11 @@ def _judge(
         confidence=CONFIDENCE,
         one_run_confidence=ONE_RUN_CONFIDENCE,
         effect_size=bounds.effect_size(often_N[in_N], often_N[~in_N]),
-        effect_size_expected=bounds.expected_effect(MANY_STEPS),
+        effect_size_expected=bounds.expected_effect(many),
         checks=(
             *_of_one_step(inside, outside),
-            *_of_many_steps(often_TN[:, in_N], often_TN[:, ~in_N]),
-            _of_the_count(once, often),
+            *_of_many_steps(often_TN[:, in_N], often_TN[:, ~in_N], many),
+            _of_the_count(ONE_STEP.steps + many.steps, once, often),
         ),
         canaries=canaries,
         trainer=trainer,
@@ -169,26 +188,25 @@ def _of_one_step(inside: Scores, outside: Scores) -> Iterator[Check]:
     yield Check(name="one_step.shape", measured=bounds.distance_from_normal(noise_I), expected=0.0, band=gap)
 
 
-def _of_many_steps(inside_TI: Scores, outside_TI: Scores) -> Iterator[Check]:
+def _of_many_steps(inside_TI: Scores, outside_TI: Scores, many: Event) -> Iterator[Check]:
     """What many steps on samples show."""
     inside, outside = inside_TI.sum(axis=0), outside_TI.sum(axis=0)
-    expected = bounds.expected_effect(MANY_STEPS)
+    expected = bounds.expected_effect(many)
     yield Check(
         name="many_steps.effect_size",
         measured=bounds.effect_size(inside, outside),
         expected=expected,
         band=_z() * bounds.effect_deviation(expected, len(inside), len(outside)),
     )
-    yield _change("many_steps.change", inside, outside, MANY_STEPS)
-    yield _spread("many_steps.noise", outside, MANY_STEPS)
+    yield _change("many_steps.change", inside, outside, many)
+    yield _spread("many_steps.noise", outside, many)
     pairs = outside_TI[1:].size
     along = float((outside_TI[1:] * outside_TI[:-1]).sum() / max(float((outside_TI[1:] ** 2).sum()), 1e-12))
     yield Check(name="many_steps.correlation", measured=along, expected=0.0, band=_z() / math.sqrt(pairs))
 
 
-def _of_the_count(*found: Releases) -> Check:
+def _of_the_count(taken: int, *found: Releases) -> Check:
     """Whether the trainer counts what it does, for the ledger is charged by that after a fault."""
-    taken = ONE_STEP.steps + MANY_STEPS.steps
     return Check(name="steps.counted", measured=sum(one.counted for one in found), expected=taken, band=0.0)
 
 

@@ -50,7 +50,11 @@ MEANING = {
 """What a check is about, and what it means if the number is too high or too low."""
 
 
-_TRAINERS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+_THROUGH = {
+    "pretrain": "pre-training: its sampler, clipping ({}), noise and steps",
+    "finetune": "fine-tuning: its sampler, clipping ({}), noise and steps",
+    "metrics": "release of an accuracy: its mean over a patient's questions, sum and noise",
+}
 
 
 def to_console(result: AuditResult, console: Console) -> None:
@@ -91,8 +95,8 @@ def reasons(result: AuditResult) -> list[str]:
 def _done(result: AuditResult) -> str:
     return (
         f"{result.canaries:,} made-up patients, half of them in the data by the toss of a coin, through this machine's "
-        f"own {_TRAINERS[result.trainer]}: its sampler, clipping ({result.grad_sample}), noise and steps; no real "
-        f"patient was read. {result.seconds:.0f} s"
+        f"own {_THROUGH[result.trainer].format(result.grad_sample)}; no real patient was read. "
+        f"{result.seconds:.0f} s"
     )
 
 

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 GradSample = Literal["hooks", "opacus", "loop"]
-Trainer = Literal["pretrain", "finetune"]
+Audited = Literal["pretrain", "finetune", "metrics"]
 
 
 @app.command()
 def audit(
     trainer: Annotated[
-        Trainer, typer.Option(help="Whose steps: those of private pre-training, or fine-tuning.")
+        Audited, typer.Option(help="Whose steps: private pre-training's, fine-tuning's, or the release of metrics.")
     ] = "pretrain",
-    grad_sample: Annotated[GradSample, typer.Option(help="Which way of clipping single patients.")] = "hooks",
+    grad_sample: Annotated[
+        GradSample, typer.Option(help="Which way of clipping patients; metrics clip none.")
+    ] = "hooks",
     canaries: Annotated[
         int | None, typer.Option(help="Made-up patients; by default as many as take seconds.", show_default=False)
     ] = None,

@@ -37,6 +37,7 @@ _AUDIT = {
     "effect_size": float,
     "effect_size_expected": float,
     "canaries": int,
+    "trainer": str,
     "grad_sample": str,
 }
 """What is taken over of an audit. An attack on a model stays out: its numbers are about patients."""
@@ -114,6 +115,10 @@ def read_audit(path: Path) -> Values:
         number = kind is float and type(taken[name]) is int
         if not (number or type(taken[name]) is kind) or (kind is float and not math.isfinite(taken[name])):
             raise PlanError(f"the audit's {name} is {str(taken[name])[:40]!r}; it was changed: run the audit again")
+    if (trainer := taken["trainer"]) not in words.AUDITED:
+        raise PlanError(
+            f"the audit's trainer is {trainer[:40]!r}, none of {', '.join(words.AUDITED)}; run the audit again"
+        )
     return taken
 
 

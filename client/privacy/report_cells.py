@@ -127,6 +127,7 @@ def of_uncharged(runs: Sequence[str]) -> Iterator[Values]:
 
 def of_audit(audit: Values) -> Iterator[Values]:
     """What an audit of the program measured, beside what the accountant claims for the same work."""
+    yield cell("audit.trainer", "audited", audit["trainer"], words.AUDITED[audit["trainer"]])
     yield cell("audit.pass", "verdict", audit["pass"], "passed" if audit["pass"] else "FAILED")
     yield cell("audit.claimed", "claimed", audit["claimed_epsilon"], up(audit["claimed_epsilon"]))
     bounds = audit["lower_bound"], audit["one_run_lower_bound"]
@@ -139,7 +140,8 @@ def of_audit(audit: Values) -> Iterator[Values]:
     effect, expected = audit["effect_size"], audit["effect_size_expected"]
     yield cell("audit.effect_size", "effect over many steps", effect, f"{effect:.3f}, expected {expected:.3f}")
     yield cell("audit.canaries", "made-up patients", audit["canaries"], f"{audit['canaries']:,}, no real one")
-    yield cell("audit.grad_sample", "way of clipping", audit["grad_sample"])
+    way = audit["grad_sample"]
+    yield cell("audit.grad_sample", "way of clipping", way, way or "nothing is clipped")
 
 
 def _hidden(unit: str) -> str:

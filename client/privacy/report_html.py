@@ -21,7 +21,7 @@ INTRO = {
     "every further round adds. Where it would pass the cap, the site refuses the round.",
     "words": "Whatever an attacker computes, these are the most that the epsilon allows; real attacks find far less.",
     "audit": "The program that runs at this site was tried with made-up patients. What was measured may not be above "
-    "what is claimed for the same trial; it is a check of the program, not of the budget above.",
+    "what is claimed for the same trial; it is a check of one part of the program, not of the budget above.",
     "ledger": "Every number above is computed from a signed chain of rows that was written before each round began.",
 }
 CAPTIONS = {
@@ -104,7 +104,7 @@ def findings(report: Values) -> list[str]:
     if runs := cells["ledger.uncharged"]["value"]:
         told.append(f"Not covered: runs without differential privacy at this site ({len(runs):,}).")
     if "audit.pass" in cells:
-        told.append(f"The audit of the program: {cells['audit.pass']['text']}.")
+        told.append(f"The audit of {cells['audit.trainer']['text']}: {cells['audit.pass']['text']}.")
     return told
 
 

@@ -25,8 +25,16 @@ MODEL_OF_TRUST = (
 
 MECHANISM = (
     "In each step every unit is drawn apart from all others with a fixed public probability (Poisson sampling), one of "
-    "its records is taken, its gradient is cut to the clipping norm, and Gaussian noise is added to the sum"
+    "its records is taken, its gradient is cut to the clipping norm, and Gaussian noise is added to the sum. A release "
+    "of metrics takes every unit (q is 1), and adds such noise once to the sums of right answers and of units"
 )
+
+AUDITED = {
+    "pretrain": "the steps of private pre-training",
+    "finetune": "the steps of private fine-tuning",
+    "metrics": "the release of an accuracy with noise",
+}
+"""What of the program an audit may have been of, and nothing else was measured in it."""
 
 EXPLAINED = (
     "Delta is the chance with which the promise may fail altogether. It must be far below one patient's share of the "

@@ -5,7 +5,7 @@ import textwrap
 
 import torch
 
-from client.privacy import finetune_train, steps, train
+from client.privacy import finetune_train, metrics, steps, train
 from client.privacy.finetune_train import PrivateFinetuner
 from client.privacy.train import PrivatePretrainer
 
@@ -143,3 +143,32 @@ FINETUNE_MUTATIONS = {
     "steps not counted": (_finetune("run", ("optimizer.attach_step_hook(self._count)", "pass")), "charge too little"),
 }
 """The same of private fine-tuning."""
+
+
+def _metrics(name, *edits):
+    return lambda patch: patch.setattr(metrics, name, rewritten(getattr(metrics, name), *edits))
+
+
+no_noise_in_right_answers = _metrics("release", ("noise_2) / step", "noise_2 * (0, 1)) / step"))
+
+METRICS_MUTATIONS = {
+    "half the noise": (
+        _metrics("release", ("+ deviation * noise_2", "+ deviation * noise_2 / 2")),
+        "privacy is weaker",
+    ),
+    "noise of a smaller sensitivity": (_metrics("release", ("* SENSITIVITY", "/ SENSITIVITY")), "privacy is weaker"),
+    "questions counted in place of patients": (
+        _metrics("correctness", ("setdefault(unit, [])", "setdefault(f'{unit} {len(answers)}', [])")),
+        "counts twice",
+    ),
+    "correctness doubled": (
+        _metrics("total", ("round(_FINE * correct) - _FINE // 2", "2 * round(_FINE * correct)")),
+        "further than the clipping norm allows",
+    ),
+    "one noise for all": (
+        _metrics("release", ("source.normals(2)", "SecureSource(bytes(32)).normals(2)")),
+        "noise is used again",
+    ),
+    "charged for nothing": (_metrics("event", ("steps=1", "steps=0")), "charge too little"),
+}
+"""The same of the release of metrics."""

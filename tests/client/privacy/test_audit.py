@@ -18,7 +18,12 @@ from tests.client.privacy.audit_mutations import (
     only_hooks_clip_too_loose,
     only_the_others_clip_too_loose,
 )
-from tests.client.privacy.loop_mutations import FINETUNE_MUTATIONS, LOOP_MUTATIONS
+from tests.client.privacy.loop_mutations import (
+    FINETUNE_MUTATIONS,
+    LOOP_MUTATIONS,
+    METRICS_MUTATIONS,
+    no_noise_in_right_answers,
+)
 
 CANARIES = 3000
 
@@ -91,6 +96,32 @@ def test_a_fault_in_private_fine_tuning_fails_its_audit_and_is_named(fault, monk
     result = measured(trainer="finetune")
     assert not result.passed
     assert words in "; ".join(reasons(result))
+
+
+def released(canaries=400):
+    return audit(trainer="metrics", canaries=canaries, source=SecureSource(bytes([1] * 32)))
+
+
+def test_the_release_of_metrics_passes_and_one_patient_moves_it_as_far_as_is_charged():
+    result = released()
+    assert result.passed, reasons(result)
+    assert (result.trainer, result.grad_sample, result.effect_size_expected) == ("metrics", "", 1.0)
+    assert 2 < result.lower_bound < result.claimed_epsilon == pytest.approx(4.377, abs=1e-3)
+    assert "own release of an accuracy" in dict(rows(result))["what was done"]
+
+
+@pytest.mark.parametrize("fault", METRICS_MUTATIONS)
+def test_a_fault_in_the_release_of_metrics_fails_its_audit_and_is_named(fault, monkeypatch):
+    mutate, words = METRICS_MUTATIONS[fault]
+    mutate(monkeypatch)
+    result = released()
+    assert not result.passed
+    assert words in "; ".join(reasons(result))
+
+
+def test_right_answers_without_noise_beside_a_noised_count_are_found(monkeypatch):
+    no_noise_in_right_answers(monkeypatch)
+    assert failed(released(canaries=1500)) >= {"one_step.noise", "many_steps.noise"}
 
 
 @pytest.mark.parametrize("fault", WASTEFUL)

@@ -38,6 +38,7 @@ def test_json_holds_the_bound_beside_the_claim():
     assert keys <= found.keys()
     assert (found["canaries"], found["trainer"]) == (1000, "pretrain")
     assert json.loads(run(f"{WORDS} --trainer finetune --json"))["trainer"] == "finetune"
+    assert json.loads(run("audit --canaries 200 --trainer metrics --json"))["trainer"] == "metrics"
 
 
 def test_the_table_says_it_in_words():

@@ -10,7 +10,7 @@ from client.privacy.errors import PlanError, PolicyError
 from client.privacy.ledger import Ledger
 from client.privacy.report import OFFICER, build, read_audit, uncharged_runs, value
 from client.privacy.report_files import PAGE, SIGNATURE, VALUES, check, write
-from client.privacy.report_html import to_html
+from client.privacy.report_html import findings, to_html
 from client.privacy.report_numbers import true_positives, true_positives_at_cap
 from client.privacy.report_plots import draw_plots
 from protocol.errors import SignatureError
@@ -29,6 +29,7 @@ AUDIT = {
     "effect_size": 0.86,
     "effect_size_expected": 0.861,
     "canaries": 10_000,
+    "trainer": "finetune",
     "grad_sample": "hooks",
 }
 
@@ -243,7 +244,24 @@ def test_of_an_audit_nothing_about_patients_is_taken_over(tmp_path):
     assert read_audit(path) == AUDIT
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({**AUDIT, "pass": "yes"}), '{"delta": NaN}'])
+def test_a_report_says_of_what_part_of_the_program_its_audit_was(ledger):
+    report = build(ledger, NAME, day=DAY, audit=AUDIT)
+    assert value(report, "audit.trainer") == "finetune"
+    assert "The audit of the steps of private fine-tuning: passed." in findings(report)
+    metrics = build(ledger, NAME, day=DAY, audit={**AUDIT, "trainer": "metrics", "grad_sample": "", "pass": False})
+    assert "The audit of the release of an accuracy with noise: FAILED." in findings(metrics)
+
+
+NO_AUDITS = [
+    "",
+    "[]",
+    "{}",
+    '{"delta": NaN}',
+    *(json.dumps({**AUDIT, **wrong}) for wrong in ({"pass": "yes"}, {"trainer": "all"})),
+]
+
+
+@pytest.mark.parametrize("text", NO_AUDITS)
 def test_what_is_no_audit_is_refused(tmp_path, text):
     (tmp_path / "audit.json").write_text(text)
     with pytest.raises(PlanError, match="audit"):
