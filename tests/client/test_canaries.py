@@ -18,14 +18,22 @@ import torch
 from flwr.common.serde import message_to_proto, recorddict_to_proto
 
 import client.pretrain
+from client.log import site_log_file
 from client.privacy.errors import LedgerError
 from configs.loader import ConfigurationError
 from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError
 from protocol.errors import ChainError, LogError, StaleError
 from protocol.records import reply_from_record
+from server.federation import run
+from server.home import Home
 from server.journal import read_journal
+from server.seal import Post
+from simulations.engine import InProcess
 from simulations.grid import LocalGrid
+from tests.client import masked
 from tests.client.joined import NODES, join_federation
+from tests.client.masked import join_three
+from tests.client.privacy.private_rounds import PrivateServer, approve
 
 FOLDER, IMAGE, PATIENT = "kanarifolder", "kanariimage", "kanaripatient"
 QUESTION, ANSWER, CAPTION, KIND = "kanariquestion", "kanarianswer", "kanaricaption", "kanarikind"
@@ -65,28 +73,48 @@ def plant(folder):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+class Tapped(LocalGrid):
+    """A grid that keeps the bytes of every reply."""
+
+    def __init__(self, sites, engine):
+        super().__init__(sites, engine)
+        self.sent = []
+
+    def pull_messages(self, message_ids):
+        replies = super().pull_messages(message_ids)
+        self.sent += [message_to_proto(reply).SerializeToString() for reply in replies]
+        return replies
+
+
 @pytest.fixture
-def federation(tmp_path, untouched, server, monkeypatch):
+def planted(tmp_path, untouched, monkeypatch):
+    """A site's folder with the words in it, on a machine with the words in its names."""
     monkeypatch.setattr(socket, "gethostname", lambda: HOST)
     monkeypatch.setattr(platform, "node", lambda: HOST)
     monkeypatch.setattr(getpass, "getuser", lambda: USER)
     for name, value in {"HOSTNAME": HOST, "USER": USER, "LOGNAME": USER, "HOME": f"/home/{USER}"}.items():
         monkeypatch.setenv(name, value)
-    source = tmp_path / "planted"
-    shutil.copytree(untouched, source)
-    plant(source)
-    found = join_federation(tmp_path / "place", source, server)
-    for name, root in found.sites.items():
-        target = tmp_path / FOLDER / name
-        target.parent.mkdir(exist_ok=True)
-        found.sites[name] = root.rename(target)
+    plant(shutil.copytree(untouched, tmp_path / "planted"))
+    return tmp_path / "planted"
+
+
+def move(sites, place):
+    """The sites' folders, under a path with a word in it."""
+    place.mkdir()
+    return {name: root.rename(place / name) for name, root in sites.items()}
+
+
+@pytest.fixture
+def federation(tmp_path, planted, server):
+    found = join_federation(tmp_path / "place", planted, server)
+    found.sites = move(found.sites, tmp_path / FOLDER)
     return found
 
 
-def check_nothing_left(federation, sent, *elsewhere):
+def check_nothing_left(home, sent, *elsewhere):
     """Fail where a planted word is in the bytes, in the server's folder or in these files and texts."""
     assert sightings(b"\0".join(sent)) == set()
-    for place in (federation.home.root, *(e for e in elsewhere if not isinstance(e, str))):
+    for place in (home.root, *(e for e in elsewhere if not isinstance(e, str))):
         for path in place.rglob("*"):
             content = path.name.encode() + (path.read_bytes() if path.is_file() else b"")
             assert (path.name, sightings(content)) == (path.name, set())
@@ -109,13 +137,11 @@ def test_a_planted_word_is_seen_however_it_is_written(spelling):
 
 
 def test_a_whole_run_with_a_site_that_fails_gives_nothing_away(federation, tmp_path, monkeypatch, capfd, caplog):
-    sent = []
+    grids = []
 
-    class Tapped(LocalGrid):
-        def pull_messages(self, message_ids):
-            replies = super().pull_messages(message_ids)
-            sent.extend(message_to_proto(reply).SerializeToString() for reply in replies)
-            return replies
+    def grid(sites, engine):
+        grids.append(Tapped(sites, engine))
+        return grids[-1]
 
     honest = client.pretrain.pretrain_site
 
@@ -127,7 +153,7 @@ def test_a_whole_run_with_a_site_that_fails_gives_nothing_away(federation, tmp_p
     monkeypatch.setattr(client.pretrain, "pretrain_site", fails)
     caplog.set_level(logging.DEBUG)
     result = federation.play(
-        tmp_path / "run", "federation.sites=2", "federation.min_sites=1", "federation.final=finetune", grid=Tapped
+        tmp_path / "run", "federation.sites=2", "federation.min_sites=1", "federation.final=finetune", grid=grid
     )
     for record in read_journal(result.journal):
         print(record)
@@ -135,12 +161,54 @@ def test_a_whole_run_with_a_site_that_fails_gives_nothing_away(federation, tmp_p
     assert (first.refused, second.refused) == ({}, {"south": "internal"})
     assert second.reasons == {"south": "an unexpected fault; see the site's log"}
     assert set(result.vqa) == set(NODES)
+    (sent,) = [grid.sent for grid in grids]
     assert len(sent) == 6
     assert sightings((federation.sites["south"] / "state" / "site.log").read_bytes()) >= {FAULT, FOLDER, PATIENT}
     out, err = capfd.readouterr()
     assert "lost south (internal: an unexpected fault" in out
     logs = [(root / "state" / "log.jsonl").read_text() for root in federation.sites.values()]
-    check_nothing_left(federation, sent, tmp_path / "run", out, err, caplog.text, *logs)
+    check_nothing_left(federation.home, sent, tmp_path / "run", out, err, caplog.text, *logs)
+
+
+def test_a_run_under_masks_gives_nothing_away(planted, tmp_path, monkeypatch, capfd):
+    join_three(tmp_path / "three", planted)
+    sites = move({name: tmp_path / "three" / name for name in masked.NODES}, tmp_path / FOLDER)
+    honest = client.pretrain.pretrain_site
+
+    def fails(order, base, site):
+        if order.round == 2 and site.config.name == "cedar":
+            raise DataError(f"{FAULT} at {site.root}: {site.data.captions[0]}")
+        return honest(order, base, site)
+
+    monkeypatch.setattr(client.pretrain, "pretrain_site", fails)
+    home, engine = Home.open(tmp_path / "three" / "hub"), InProcess(1)
+    grid = Tapped({node: sites[name] for name, node in masked.NODES.items()}, engine)
+    try:
+        result = run(grid, masked.config(f"output_dir={tmp_path / 'run'}", "federation.final=none"), post=Post(home))
+    finally:
+        engine.close()
+    first, second = read_journal(result.journal)
+    assert (first.refused, second.refused) == ({}, {"cedar": "data"})
+    assert len(grid.sent) > 20
+    logs = [(root / "state" / "log.jsonl").read_text() for root in sites.values()]
+    check_nothing_left(home, grid.sent, tmp_path / "run", *logs, *capfd.readouterr())
+
+
+@pytest.mark.parametrize("cap", [0.5, 6.0])
+def test_a_private_round_gives_away_what_was_spent_and_nothing_of_the_officer(federation, capfd, cap):
+    private, root = PrivateServer(), federation.sites["north"]
+    approve(root, epsilon=cap, officer=PATIENT, reason=FAULT)
+    federation.run = private
+    reply = federation.exchange(private.pretrain())
+    answer, _ = reply_from_record(reply)
+    line = site_log_file(root).entries()[-1]
+    if cap < 1:
+        assert (line["answer"], answer.code) == ("refusal", "privacy_budget")
+    else:
+        assert (line["answer"], line["metrics"], line["examples"]) == ("report", {}, 1000)
+        assert line["epsilon_spent"] == answer.metrics["epsilon_spent"] > 0
+    assert sightings((root / "site.yaml").read_bytes()) >= {PATIENT, FAULT}
+    check_nothing_left(federation.home, [bytes_of(reply)], *capfd.readouterr())
 
 
 def many(text):
@@ -178,7 +246,7 @@ def test_the_text_of_an_exception_stays(federation, monkeypatch, capfd, kind):
     reply = federation.exchange(federation.run.pretrain())
     written = (federation.sites["north"] / "state" / "site.log").read_bytes()
     assert sightings(written) >= {FAULT, FOLDER, PATIENT, CAPTION}
-    check_nothing_left(federation, [bytes_of(reply)], *capfd.readouterr())
+    check_nothing_left(federation.home, [bytes_of(reply)], *capfd.readouterr())
 
 
 def unknown_key(root):
@@ -213,7 +281,7 @@ def test_what_is_wrong_with_a_site_is_told_to_nobody_else(federation, capfd, how
     reply = federation.exchange(order)
     answer, arrays = reply_from_record(reply)
     assert (answer.code, arrays) == (code, {})
-    check_nothing_left(federation, [bytes_of(reply)], *capfd.readouterr())
+    check_nothing_left(federation.home, [bytes_of(reply)], *capfd.readouterr())
 
 
 def bytes_of(record):
