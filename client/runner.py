@@ -15,7 +15,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExec
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from client.task import GIVEN_UP, run_task
-from protocol.flower import QUIET
+from protocol.flower import environment
 
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _log = logging.getLogger("fedmumc.runner")
@@ -98,9 +98,9 @@ class TaskRunner:
 def warm_context() -> ForkServerContext:
     """Where tasks come from: a process that has imported everything, so that each starts in a moment.
 
-    Libraries read what keeps them quiet when they are imported, so it is set before; it holds for this process too.
+    What keeps libraries quiet, and the SuperNode's address from a proxy, is set before; it holds for this process too.
     """
-    os.environ.update(QUIET)
+    os.environ.update(environment())
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["client.task", "client.pretrain", "client.finetune"])
     return context

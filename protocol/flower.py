@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,12 +28,14 @@ QUIET = {
 }
 """Nothing calls home, looks for updates or fetches anything."""
 LOOPBACK = "127.0.0.1"
-BACK_OFF_S = (1.0, 60.0)
+BACK_OFF_S = (1.0, 30.0)
 """First and longest pause before a program that ended is started again; each pause is twice the one before."""
 STEADY_S = 120.0
 """After this long a program counts as well again, and the pauses begin anew."""
 GRACE_S = 15.0
 _TAIL_BYTES = 4000
+_ERROR_LINES = 4
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PR_SET_PDEATHSIG = 1
 
 Say = Callable[[str], None]
@@ -65,6 +68,7 @@ class Keeper:
         self._programs, self._restart, self._say = programs, restart, say
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._since: dict[str, float] = {}
+        self._from: dict[str, int] = {}
         self._pause: dict[str, float] = {}
         self._again: dict[str, float] = {}
 
@@ -99,7 +103,7 @@ class Keeper:
         return name not in self._again and self._running[name].poll() is None
 
     def _ended(self, program: Program, code: int) -> None:
-        reason = f"{program.name} ended with {_exit_words(code)}: {last_line(program.log)}"
+        reason = f"{program.name} ended with {_exit_words(code)}: {reason_in(program.log, self._from[program.name])}"
         if not self._restart:
             raise ProcessError(f"{reason} (all of it in {program.log}; --supervise starts it again)")
         first, longest = BACK_OFF_S
@@ -112,6 +116,7 @@ class Keeper:
     def _start(self, program: Program) -> None:
         program.log.parent.mkdir(parents=True, exist_ok=True)
         with program.log.open("ab") as log:
+            self._from[program.name] = log.tell()
             self._running[program.name] = subprocess.Popen(
                 list(program.command),
                 env={**environment(), **program.environment},
@@ -176,12 +181,15 @@ def alone(folder: Path, command: str) -> Iterator[None]:
         yield
 
 
-def environment() -> dict[str, str]:
-    """This process's environment with everything quiet, and the loopback never through a proxy."""
+def environment(*direct: str) -> dict[str, str]:
+    """This process's environment with everything quiet, and the loopback and these hosts never through a proxy.
+
+    Libraries read it when they are imported or make a client, and children inherit it.
+    """
     found = {**os.environ, **QUIET}
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in found.get(name, "").split(",") if host]
-        found[name] = ",".join(dict.fromkeys([*hosts, LOOPBACK, "localhost"]))
+        found[name] = ",".join(dict.fromkeys([*hosts, LOOPBACK, "localhost", *direct]))
     found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", "")])
     return found
 
@@ -205,15 +213,17 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def last_line(log: Path) -> str:
-    """The last line of a log that says anything."""
+def reason_in(log: Path, start: int = 0) -> str:
+    """Why a program ended, as its log says from the byte `start` on: its last error, else its last line."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+            file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
+            lines = _COLOUR.sub("", file.read().decode(errors="replace")).splitlines()
     except OSError:
         return "its log cannot be read"
-    return next((line for line in reversed(lines) if line), "it said nothing")
+    said = [" ".join(line.split()) for line in lines if line.strip()]
+    errors = [number for number, line in enumerate(said) if line.startswith("ERROR")]
+    return " ".join(said[errors[-1] : errors[-1] + _ERROR_LINES])[:400] if errors else (said or ["it said nothing"])[-1]
 
 
 def _end_with_parent() -> None:

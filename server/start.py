@@ -1,16 +1,16 @@
 """The server's programs, and who they let in: the register of sites, kept the same at the SuperLink."""
 
+import os
 from collections.abc import Callable, Mapping
 
 from protocol import certificates
 from protocol.certificates import read_certificate
 from protocol.enrolment import split_address
-from protocol.flower import LOOPBACK, Program, program_path
-from server.app import HOME
+from protocol.flower import LOOPBACK, Program, environment, program_path
 from server.certificates import now_utc
 from server.control import Control, Node
 from server.errors import ControlError
-from server.home import FederationFile, Home
+from server.home import HOME, FederationFile, Home
 from server.roster import SiteRegister
 from server.seal import read_nodes, write_nodes
 
@@ -53,8 +53,10 @@ def local_address(config: FederationFile) -> str:
 
 
 def control(home: Home) -> Control:
-    """The SuperLink of this federation, on this machine."""
-    return Control(local_address(home.config()), home.ca_cert.read_bytes())
+    """The SuperLink of this federation, on this machine: from now on no proxy stands between this process and it."""
+    address = local_address(home.config())
+    os.environ.update(environment(split_address(address)[0]))
+    return Control(address, home.ca_cert.read_bytes())
 
 
 def check_certificate(home: Home) -> None:
