@@ -1,6 +1,7 @@
 """The public bank: image-text pairs that stand in for other patients wherever MUMC's losses contrast records.
 
 A private record that is also in the bank is left out of the private ones; what the bank holds never depends on a site.
+Images decide what is the same: the bank's patients are read by nobody, and phantoms count theirs as hospitals do.
 
 Dimensions: N pairs of the bank, R private records, S image tokens, L tokens, D width, E embedding.
 """

@@ -5,7 +5,8 @@ TRUST = (
     (
         "the server, and whoever runs it",
         "after each round this site's noised update, the approved number of patients in the place of a count, and the "
-        "life-time epsilon; nothing else that was not charged. It is not trusted: the noise is added at the site",
+        "life-time epsilon; with every message how many lines this site's log and ledger have, and the hash of the "
+        "last; nothing else that was not charged. It is not trusted: the noise is added at the site",
     ),
     ("the other sites", "the merged weights, made of noised updates"),
     ("whoever receives the trained encoders", "the merged weights"),
@@ -73,13 +74,14 @@ NOT_COVERED = (
     (
         "Withdrawn patients",
         "take part in no later round, but what earlier rounds learned of them cannot be taken back; their protection "
-        "is the epsilon spent until then",
+        "is the epsilon spent until then. How many were withdrawn between two rounds can show to the server, which is "
+        "told how many rows this site's ledger has, so that it can find an older copy; who they were cannot",
     ),
     ("How long a round took", "depends on how many patients were drawn, and a server can measure it"),
     (
         "Refusals",
-        "carry a code and no text, but that a site refuses (no budget left, no record that is not in the public bank, "
-        "a fault) can depend on its data and is not noised",
+        "carry a code and no text of this site's (but for the limits that it set for runs), but that a site refuses (no "
+        "budget left, no record that is not in the public bank, a fault) can depend on its data and is not noised",
     ),
     (
         "Numbers of a computer",
