@@ -80,8 +80,8 @@ NOT_COVERED = (
     ("How long a round took", "depends on how many patients were drawn, and a server can measure it"),
     (
         "Refusals",
-        "carry a code and no text of this site's (but for the limits that it set for runs), but that a site refuses (no "
-        "budget left, no record that is not in the public bank, a fault) can depend on its data and is not noised",
+        "carry a code and no text of this site's (but for the limits that it set for runs), but that a site refuses "
+        "(no budget left, no record that is not in the public bank, a fault) can depend on its data and is not noised",
     ),
     (
         "Numbers of a computer",
