@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from mumc_model.data.files import write_atomically
 from protocol.chainfile import ChainFile
+from protocol.errors import LogError
 from protocol.hashchain import Head
 from server.home import Home
 
@@ -20,12 +21,21 @@ def server_log(home: Home) -> ChainFile:
 
 
 def read_heads(home: Home) -> Heads:
-    """What `state/heads.json` remembers."""
+    """What `state/heads.json` remembers.
+
+    Raises:
+        LogError: it is damaged.
+    """
     path = home.state / "heads.json"
     if not path.is_file():
         return {}
-    plain = json.loads(path.read_text(encoding="utf-8"))
-    return {site: {kind: Head(**head) for kind, head in heads.items()} for site, heads in plain.items()}
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return {site: {kind: Head(**head) for kind, head in heads.items()} for site, heads in plain.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LogError(
+            f"{path} is not what the server remembers of its sites ({error}); put its newest copy back"
+        ) from error
 
 
 def write_heads(home: Home, heads: Mapping[str, Mapping[str, Head]]) -> None:

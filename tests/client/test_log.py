@@ -180,6 +180,15 @@ def test_heads_that_were_taken_back_are_found_by_the_server_s_log(federation, ca
     assert "remedy: put the newest state/heads.json back" in out
 
 
+@pytest.mark.parametrize("text", ["", "[1]", '{"north": {"log": {"count": 1}, "ledger": 3}}'])
+def test_heads_that_are_damaged_are_named_with_the_remedy(federation, call, text):
+    (federation.home.state / "heads.json").write_text(text)
+    code, _, err = call(server_main, "log", "verify", federation.home.root)
+    assert code == 2
+    assert "heads.json is not what the server remembers of its sites" in err
+    assert "put its newest copy back" in err
+
+
 def test_heads_that_a_crash_kept_before_the_log_s_line_are_no_break(federation):
     heads = read_heads(federation.home)
     write_heads(federation.home, heads | {"north": heads["north"] | {"log": LATER}})
