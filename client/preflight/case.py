@@ -13,6 +13,7 @@ from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.tokenizer import Tokenizer, vocabulary
 from mumc_model.errors import ConfigError
 from protocol.enrolment import Join
+from protocol.errors import ProtocolError
 
 
 class Case:
@@ -45,6 +46,14 @@ class Case:
     def join(self) -> Join:
         """What the site has pinned."""
         return self.keys.joined()
+
+    @property
+    def sites(self) -> int:
+        """Sites of the federation, this one included; 0 before it has joined."""
+        try:
+            return 1 + len(self.join.peers)
+        except ProtocolError:
+            return 0
 
     @cached_property
     def route(self) -> Route:

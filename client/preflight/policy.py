@@ -25,9 +25,8 @@ def policy(case: Case) -> Finding:
             f"write the usual ones with: mumc-site limits {case.root} --write",
         )
     recipe = with_vocabulary(case.run.recipe, case.vocabulary_size)
-    reasons = [
-        reason for order in case.run.orders(case.vocabulary_size) if (reason := _refused(case, limits, order, recipe))
-    ]
+    orders = case.run.orders(case.vocabulary_size, case.sites)
+    reasons = [reason for order in orders if (reason := _refused(case, limits, order, recipe))]
     if reasons:
         return failed(
             f"{case.run.name} would be refused: {'; '.join(dict.fromkeys(reasons))}",
@@ -47,6 +46,8 @@ def _refused(case: Case, limits: RunLimits, order: Order, recipe: Recipe) -> str
     ]
     if order.action == "train.pretrain":
         checks += [lambda: check_run(read_policy(case.root), recipe.privacy), lambda: _check_size(case, limits)]
+    if order.masking:
+        checks.append(lambda: _check_sites(limits, case.sites))
     for check in checks:
         try:
             check()
@@ -58,3 +59,13 @@ def _refused(case: Case, limits: RunLimits, order: Order, recipe: Recipe) -> str
 def _check_size(case: Case, limits: RunLimits) -> None:
     signed = read_policy(case.root)
     check_records(limits, signed.units if signed else len(case.data.captions))
+
+
+def _check_sites(limits: RunLimits, sites: int) -> None:
+    """As the site itself holds a session to it, once its federation is known."""
+    if 0 < sites < limits.min_sites:
+        raise GateError(
+            "policy_min_sites",
+            f"the federation has {sites} sites, and this site hides among no fewer than {limits.min_sites} "
+            "(policy.runs.min_sites)",
+        )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -12,8 +12,12 @@ from configs.compose import compose
 from configs.loader import ConfigurationError, dump, load
 from mumc_model.config import Recipe
 from protocol.messages import Order
+from protocol.secagg.session import LEAST_SITES
+
+T = TypeVar("T")
 
 MAX_BYTES = 8 << 20
+PARTS = {"recipe", "vocabulary", "federation", "secagg"}
 BERT_TOKENS = 30522
 """Tokens of BERT's vocabulary, which stands for one that is not here."""
 
@@ -29,25 +33,36 @@ class Rounds:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Masks:
+    """How updates leave."""
+
+    mode: Literal["auto", "required", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What a run asks of a site."""
 
     recipe: Recipe
     vocabulary: str
     federation: Rounds
-    masked: bool
-    """Whether updates leave under masks only."""
+    secagg: Literal["auto", "required", "off"]
+    """Whether updates leave under masks; `auto` where there are sites enough."""
     name: str
     """What messages call it."""
 
-    def orders(self, vocabulary_size: int) -> Iterator[Order]:
+    def masks(self, sites: int) -> bool:
+        """Whether updates leave under masks in a federation of so many sites; 0 where that is not known."""
+        return self.secagg == "required" or (self.secagg == "auto" and not 0 < sites < LEAST_SITES)
+
+    def orders(self, vocabulary_size: int, sites: int) -> Iterator[Order]:
         """The last order of each kind: of pre-training, then what follows; weights and seed are left open."""
         federation, recipe = self.federation, self.recipe
         total = federation.rounds * federation.local_steps
         if federation.rounds:
             first = total - federation.local_steps
             order = self._order("train.pretrain", federation.rounds, first, federation.local_steps, vocabulary_size)
-            yield dataclasses.replace(order, masking={"stage": "mask"}) if self.masked else order
+            yield dataclasses.replace(order, masking={"stage": "mask"}) if self.masks(sites) else order
         if federation.final == "finetune":
             yield self._order("train.finetune", federation.rounds + 1, 0, recipe.finetune.steps, vocabulary_size)
         if federation.final == "rehearse":
@@ -88,8 +103,10 @@ def read_run(path: Path) -> Run:
         raise ConfigurationError(
             "the run's file is not valid YAML; ask the operator for what mumc-server config prints"
         ) from None
-    if not (isinstance(node, dict) and {"recipe", "vocabulary", "federation"} <= node.keys()):
-        raise ConfigurationError("the run's file has no recipe; ask the operator for what mumc-server config prints")
+    if not (isinstance(node, dict) and node.keys() >= PARTS):
+        raise ConfigurationError(
+            f"the run's file needs {', '.join(sorted(PARTS))}; ask the operator for what mumc-server config prints"
+        )
     return _run(node, "the run")
 
 
@@ -107,9 +124,12 @@ def with_vocabulary(recipe: Recipe, size: int) -> Recipe:
 
 def _run(node: dict[str, Any], name: str) -> Run:
     recipe = load(Recipe, node["recipe"], "recipe")
-    known = [field.name for field in dataclasses.fields(Rounds)]
-    federation = node["federation"] if isinstance(node["federation"], dict) else {}
-    rounds = load(Rounds, {key: federation[key] for key in known if key in federation}, "federation")
-    masks = node.get("secagg") or {}
-    masked = isinstance(masks, dict) and masks.get("mode", "off") != "off"
-    return Run(recipe=recipe, vocabulary=str(node["vocabulary"]), federation=rounds, masked=masked, name=name)
+    rounds, masks = _part(Rounds, node, "federation"), _part(Masks, node, "secagg")
+    return Run(recipe=recipe, vocabulary=str(node["vocabulary"]), federation=rounds, secagg=masks.mode, name=name)
+
+
+def _part(cls: type[T], node: dict[str, Any], name: str) -> T:
+    """What of a part of the run concerns a site; the rest is the server's own business."""
+    part = node[name] if isinstance(node[name], dict) else {}
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return load(cls, {key: part[key] for key in known if key in part}, name)

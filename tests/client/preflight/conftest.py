@@ -142,8 +142,8 @@ class Site:
         self.dial(f"{host}:{hub.server_port}")
         return hub
 
-    def dial(self, address):
-        """Pin that address."""
+    def dial(self, address, peers=0):
+        """Pin that address, and so many peers."""
         keys = SiteKeys(self.root)
         auth, signing = keys.public
         join = Join(
@@ -155,7 +155,7 @@ class Site:
             auth_key=auth,
             signing_key=signing,
             units=10,
-            peers={},
+            peers={f"peer-{number}": public_hex(new_key()) for number in range(peers)},
             serial=1,
             issued="2026-11-25T05:00:00+00:00",
         )

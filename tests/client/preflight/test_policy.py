@@ -1,4 +1,3 @@
-import dataclasses
 import re
 
 import pytest
@@ -56,12 +55,35 @@ def test_without_limits_nothing_is_trained(site):
 )
 def test_a_run_beyond_a_limit_is_told_in_the_words_of_the_site_s_door(site, run_of, limits, reason):
     site.limit(**limits)
-    site.run = dataclasses.replace(run_of(), masked=False)
+    site.run = run_of()
     found = site.find("policy")
     assert found.status == "fail"
     assert found.what.startswith("the run would be refused: ")
     assert reason in found.what
     assert found.remedy == "change the limits in site.yaml, or ask the operator for a run within them"
+
+
+@pytest.mark.parametrize(
+    ("mode", "peers", "masked"),
+    [("auto", 0, False), ("auto", 1, False), ("auto", 2, True), ("required", 0, True), ("off", 4, False)],
+)
+def test_masks_are_expected_where_the_run_has_them(site, run_of, mode, peers, masked):
+    site.limit(secure_aggregation="required", min_sites=1)
+    site.run = run_of(f"secagg.mode={mode}")
+    site.dial("localhost:9092", peers)
+    found = site.find("policy")
+    assert found.status == ("pass" if masked else "fail"), found
+    assert masked or "sends updates without masks" in found.what
+
+
+def test_a_federation_smaller_than_the_site_hides_in_is_told(site, run_of):
+    site.limit(min_sites=5)
+    site.run = run_of("secagg.mode=required")
+    site.dial("localhost:9092", 2)
+    assert site.find("policy").what == (
+        "the run would be refused: the federation has 3 sites, and this site hides among no fewer than 5 "
+        "(policy.runs.min_sites)"
+    )
 
 
 def test_a_recipe_is_known_by_the_digest_that_an_order_of_it_has(site, run_of, server):
@@ -89,8 +111,8 @@ def test_the_officer_s_policy_is_held_to_the_run_too(site, run_of):
     [
         (None, "cannot be read (No such file or directory)"),
         ("{", "is not valid YAML"),
-        ("[]", "has no recipe"),
-        ("recipe: {}\nvocabulary: phantom\nfederation: {}", "missing recipe.model"),
+        ("[]", "needs federation, recipe, secagg, vocabulary; ask the operator"),
+        ("recipe: {}\nvocabulary: phantom\nfederation: {}\nsecagg: {}", "missing recipe.model"),
     ],
 )
 def test_a_file_that_is_no_run_is_refused(tmp_path, content, says):
