@@ -27,7 +27,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["content-length"]))
         self.server.asked.append(self.path)
         self.send_response(200)
-        self.send_header("content-type", "application/x-protobuf")
+        self.send_header("content-type", "application/protobuf")
         self.send_header("content-length", "0")
         self.end_headers()
 
