@@ -5,9 +5,7 @@ knows a later head of it; the two ends of a federation exchange their heads with
 keys into use, a line that both keys have signed hands the log over, so that it stays one chain.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,12 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from protocol import hashchain
 from protocol.errors import ChainError, LogError, SignatureError, SigningError
 from protocol.hashchain import Entry, Head
+from protocol.lock import exclusive
 from protocol.signing import public_hex, sign, verify
 
 KEY = "key"
 """The kind of the line with which one key hands the log over to the next."""
-PATIENCE_S = 30.0
-_PAUSE_S = 0.01
 
 
 class ChainFile:
@@ -111,6 +108,8 @@ class ChainFile:
                 entry = hashchain.append(head, {**body_after(head), "time": _now()}, key, self._context)
                 self._write(hashchain.to_line(entry))
                 return entry
+        except LogError:
+            raise
         except OSError as error:
             raise LogError(f"the log {self.path} cannot be written ({error.strerror}); make room on its disk") from None
 
@@ -177,22 +176,10 @@ class ChainFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the log against other processes; the system lets go when a process ends, however it ends."""
+        """Hold the log against other processes."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + PATIENCE_S
-        try:
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise LogError(f"another process has held the log {self.path} for {PATIENCE_S:g} s") from None
-                    time.sleep(_PAUSE_S)
+        with exclusive(self.path.with_suffix(".lock"), LogError):
             yield
-        finally:
-            os.close(handle)
 
 
 def _parts(entries: Sequence[Entry], public: str) -> Iterator[tuple[str, Sequence[Entry]]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.privacy.errors import LedgerError
-from client.privacy.lock import exclusive
 from protocol.errors import SigningError
+from protocol.lock import exclusive
 from protocol.signing import new_key, read_private_key, write_private_key
 
 PLACE = Path("state") / "privacy"
@@ -35,7 +35,7 @@ class LedgerFile:
             LedgerError: another process holds it for too long.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.folder / "ledger.lock"):
+        with exclusive(self.folder / "ledger.lock", LedgerError):
             yield
 
     def open_key(self) -> Ed25519PrivateKey:

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from client.privacy.errors import LedgerError
-from client.privacy.lock import exclusive
 from mumc_model.data.files import write_atomically
 from protocol.hashchain import Head
 from protocol.keyfiles import write_secret
+from protocol.lock import exclusive
 
 VARIABLE = "MUMC_REGISTRY"
 HASH_BYTES = 32
@@ -42,7 +42,7 @@ class Registry:
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)
-        with exclusive(self.folder / "lock"):
+        with exclusive(self.folder / "lock", LedgerError):
             yield
 
     def head(self, ledger: str) -> Head | None:

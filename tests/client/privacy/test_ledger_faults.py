@@ -15,7 +15,6 @@ from client.privacy.accounting import epsilon_rdp
 from client.privacy.errors import LedgerError
 from client.privacy.event import Event
 from client.privacy.ledger import Ledger
-from client.privacy.lock import exclusive
 from tests.client.privacy.ledger_process import LONG, SCENARIOS, SHORT
 from tests.client.privacy.officer import CHARGE, PATIENTS, STEPS, approved_site, charge, steps_of
 
@@ -177,12 +176,3 @@ def test_threads_that_charge_at_once_lose_no_row(tmp_path):
     for thread in threads:
         thread.join()
     assert steps_of(Ledger.open(root)) == 4 * STEPS
-
-
-def test_a_lock_that_is_held_too_long_is_an_error_with_a_remedy(tmp_path):
-    with (
-        exclusive(tmp_path / "lock"),
-        pytest.raises(LedgerError, match="see what it does"),
-        exclusive(tmp_path / "lock", patience_s=0.05),
-    ):
-        pass
