@@ -13,10 +13,10 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test e2e check format bench clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Create .venv and install what constraints.txt pins
 
@@ -25,6 +25,9 @@ demo: $(INSTALLED) ## Simulate a federation on synthetic hospitals, all arms, to
 
 test: $(INSTALLED) ## Run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+e2e: $(INSTALLED) ## Play a whole federation on loopback: TLS, masks, a power cut (minutes)
+	$(BIN)/pytest -s -m deployment tests/e2e
 
 check: $(INSTALLED) ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -26,6 +26,8 @@ _SHOWN = {
     "smallest_count": "figures about fewer questions than this stay here",
     "privacy": "required refuses training without differential privacy; or allowed",
     "secure_aggregation": "required sends updates under masks only; or allowed",
+    "min_sites": "fewest sites in a sum",
+    "colluding": "so many sites may join forces with the server and learn nothing of this one",
     "hours": 'when orders are followed, as "19:00-07:00"; empty for always',
     "memory_gib": "most main memory for one order; 0 for no limit",
 }

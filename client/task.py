@@ -15,6 +15,7 @@ from flwr.common.constant import SubStatus
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.runtime.tracing import RuntimeTracingInterceptor
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
@@ -27,6 +28,8 @@ from protocol.errors import BundleError
 
 GIVEN_UP = 75
 """Exit code of a task that nobody waits for any more: that of a failure that passes (EX_TEMPFAIL)."""
+_NOBODY_WAITS = (KeyboardInterrupt, RunNotRunningException, httpx.HTTPError)
+"""So Flower ends a task whose run is over, and one whose SuperNode was started again."""
 _log = logging.getLogger("fedmumc.task")
 
 
@@ -45,8 +48,7 @@ def run_task(address: str, token: str, root: str, installed: str, memory_gib: fl
     threading.excepthook = lambda fault: _log.debug("a thread ended: %s", fault.exc_type.__name__)
     try:
         _answer_one(address, token, root, installed, rehearsal)
-    except (KeyboardInterrupt, httpx.HTTPError):
-        # So Flower ends a task whose run is over, and one whose SuperNode was restarted.
+    except _NOBODY_WAITS:
         sys.exit(GIVEN_UP)
 
 
@@ -64,16 +66,16 @@ def _answer_one(address: str, token: str, root: str, installed: str, rehearsal: 
     )
     heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
     heartbeat.start()
-    context, status, details = None, SubStatus.FAILED, "the site's task ended early; see its log"
     try:
         message, context, _, fab = pull_task_input(client)
         push_message(client, answer(message, context, fab.content, root, installed, rehearsal), context)
-        status, details = SubStatus.COMPLETED, ""
-    finally:
-        push_task_output(client=client, context=context, sub_status=status, details=details)
-        if heartbeat.is_running:
-            heartbeat.stop()
-        client.close()
+    except _NOBODY_WAITS:
+        raise
+    except BaseException:
+        lost = "the site's task ended early; see its log"
+        push_task_output(client=client, context=None, sub_status=SubStatus.FAILED, details=lost)
+        raise
+    push_task_output(client=client, context=context, sub_status=SubStatus.COMPLETED, details="")
 
 
 def answer(
@@ -84,8 +86,15 @@ def answer(
         code = code_digest(bundle)
     except BundleError:
         code = ""
-    context.node_config = {SITE_KEY: root, CODE_KEY: code, INSTALLED_KEY: installed, REHEARSAL_KEY: rehearsal}
-    return app(message, context)
+    came, context.node_config = (
+        context.node_config,
+        {SITE_KEY: root, CODE_KEY: code, INSTALLED_KEY: installed, REHEARSAL_KEY: rehearsal},
+    )
+    try:
+        return app(message, context)
+    finally:
+        # The context goes back to the SuperNode, which need not know where the site's folder lies.
+        context.node_config = came
 
 
 def limit_memory(gib: float) -> None:

@@ -25,17 +25,20 @@ def compose(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
         name: `run` (what the server resolves) or `simulation` (a run and the hospitals it is tried on).
-        overrides: Hydra overrides such as `model=base` or `federation.rounds=3`.
+        overrides: Hydra overrides such as `model=base` or `federation.rounds=3`. A `run` may name an `experiment` too,
+            and takes of it what a run has.
 
     Raises:
-        ConfigurationError: an override is malformed, or names a key, group or option that does not exist.
+        ConfigurationError: an override is malformed, names a key, group or option that does not exist, or is about
+            the simulated hospitals that a `run` does not have.
     """
+    primary = _primary(name, overrides)
     try:
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
-            node = hydra_compose(name, overrides=list(overrides))
+            node = hydra_compose(primary, overrides=list(overrides))
         values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigurationError(_explain(name, overrides, error)) from error
+        raise ConfigurationError(_explain(primary, overrides, error)) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values[name].items()}
 
@@ -52,6 +55,22 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
 def options(group: str) -> list[str]:
     """The names that `group=NAME` may take."""
     return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
+
+
+def _primary(name: str, overrides: Sequence[str]) -> str:
+    """The configuration to compose: an experiment is written for a simulation, of which a run is a part."""
+    keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    if name != "run" or "experiment" not in keys:
+        return name
+    own = set(_dotted_keys("run", ()))
+    known = set(_dotted_keys("simulation", overrides))
+    for key in keys:
+        if key not in own and key != "experiment" and (key in known or (FOLDER / key).is_dir()):
+            raise ConfigurationError(
+                f"{key} is about simulated hospitals, and in a deployment each site brings its own; leave it out, or "
+                "simulate with mumc-sim run"
+            )
+    return "simulation"
 
 
 def _explain(name: str, overrides: Sequence[str], error: Exception) -> str:

@@ -18,11 +18,8 @@ from mumc_model.errors import ConfigError
 from server import federation
 from server.config import RunConfig
 from server.errors import ServerError
-from server.home import Home
+from server.home import HOME, Home
 from server.seal import Post
-
-HOME = "MUMC_HOME"
-"""Names the federation's folder to the ServerApp of a deployment; `mumc-server start` sets it."""
 
 app = ServerApp()
 

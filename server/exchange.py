@@ -11,6 +11,16 @@ from flwr.serverapp import Grid
 from server.errors import FederationError
 
 NO_ANSWER, NOT_SENT, UNREADABLE = "no_answer", "not_sent", "unreadable"
+WORDS = {
+    NO_ANSWER: "nothing came in time",
+    NOT_SENT: "the SuperLink did not take the order",
+    UNREADABLE: "what came is no message",
+    "flower_3": "the order expired before the site fetched it",
+    "flower_4": "the reply expired before it was fetched",
+    "flower_5": "the connection to the site was lost",
+    "flower_8": "the site's task crashed",
+}
+"""What the codes say that come in place of a reply; Flower's own are `flower_` and its number."""
 _log = logging.getLogger("fedmumc.server")
 
 _POLL_S = (0.02, 0.25)
@@ -34,18 +44,27 @@ def wait_for_nodes(
     wanted: int,
     least: int,
     wait_s: float,
+    rejoin_s: float | None = None,
     enrolled: Callable[[Sequence[int]], list[int]] = list,
 ) -> list[int]:
-    """Node ids online, sorted, as soon as `wanted` are there, or after `wait_s` seconds if at least `least` are.
+    """Node ids online, sorted, as soon as `wanted` are there.
 
-    `enrolled` keeps those that may take part.
+    Args:
+        grid: Flower's grid.
+        wanted: So many end the wait at once.
+        least: So many are enough when the time is up.
+        wait_s: How long to wait in all.
+        rejoin_s: How long to wait when `least` are there; by default as long.
+        enrolled: Keeps those that may take part.
 
     Raises:
         FederationError: fewer than `least` came in time.
     """
-    deadline = time.monotonic() + wait_s
-    pauses = _pauses()
-    while len(nodes := sorted(enrolled(list(grid.get_node_ids())))) < wanted and time.monotonic() < deadline:
+    start, pauses = time.monotonic(), _pauses()
+    while len(nodes := sorted(enrolled(list(grid.get_node_ids())))) < wanted:
+        enough = rejoin_s is not None and len(nodes) >= least
+        if time.monotonic() >= start + (min(wait_s, rejoin_s) if enough and rejoin_s is not None else wait_s):
+            break
         time.sleep(next(pauses))
     if len(nodes) < least:
         raise FederationError(
@@ -53,7 +72,7 @@ def wait_for_nodes(
             "wait longer (federation.wait_s) or lower federation.min_sites"
         )
     if len(nodes) < wanted:
-        _log.warning("going on with %d of %d sites after %g s", len(nodes), wanted, wait_s)
+        _log.warning("going on with %d of %d sites after %.0f s", len(nodes), wanted, time.monotonic() - start)
     return nodes
 
 

@@ -16,6 +16,8 @@ from protocol.papers import NAME
 from protocol.signing import read_private_key
 from server.errors import FolderError
 
+HOME = "MUMC_HOME"
+"""Environment variable that names the federation's folder to the ServerApp; `mumc-server start` sets it."""
 SETTINGS = "federation.yaml"
 MAX_SETTINGS_BYTES = 1 << 20
 LOCAL_NAMES = ("localhost", "127.0.0.1")

@@ -19,7 +19,7 @@ from protocol.secagg.packed import unpack_mean
 from server.checkpoint import save_round
 from server.config import RunConfig
 from server.errors import FederationError, VoidRoundError
-from server.exchange import Reply, exchange
+from server.exchange import WORDS, Reply, exchange
 from server.journal import Journal, RoundRecord, name_lost
 from server.merge import StreamingMean, norm
 from server.optimizer import ServerOptimizer
@@ -257,7 +257,7 @@ def _read(reply: Reply) -> tuple[Report, dict[str, Array]]:
         ProtocolError: there is none; its code says why.
     """
     if reply.content is None:
-        raise RefusedError(reply.fault)
+        raise RefusedError(reply.fault, WORDS.get(reply.fault, ""))
     message, arrays = reply_from_record(reply.content)
     if isinstance(message, Refusal):
         raise RefusedError(message.code, message.text)

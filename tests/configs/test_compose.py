@@ -58,3 +58,23 @@ def test_a_sweep_is_every_combination():
 def test_a_key_of_a_group_that_was_chosen_is_known_when_another_override_is_wrong():
     with pytest.raises(ConfigurationError, match=r"did you mean 'source\.questions'"):
         compose("simulation", ["source=public", "source.captions=roco", "source.qestions=slake"])
+
+
+def test_a_run_takes_of_an_experiment_what_a_run_has():
+    run = compose("run", ["experiment=smoke", "federation.rounds=5"])
+    assert run["federation"] == compose("run", ["federation.rounds=5"])["federation"] | {
+        "local_steps": 2,
+        "sites": 2,
+        "min_sites": 1,
+    }
+    assert run["recipe"]["pretrain"]["batch_size"] == 4
+    assert run.keys() == compose("run").keys()
+
+
+@pytest.mark.parametrize("override", ["engine=ray", "seeds=[1,2]", "source.phantom.images=7"])
+def test_a_run_has_no_simulated_hospitals(override):
+    key = override.partition("=")[0]
+    with pytest.raises(ConfigurationError, match=f"{key} is about simulated hospitals"):
+        compose("run", ["experiment=smoke", override])
+    with pytest.raises(ConfigurationError):
+        compose("run", [override])

@@ -124,3 +124,16 @@ def test_enough_nodes_go_on_after_the_wait_and_too_few_do_not(caplog):
     assert "going on with 2 of 3 sites" in caplog.text
     with pytest.raises(FederationError, match=r"2 sites came online within 0\.05 s, but at least 3"):
         wait_for_nodes(grid, wanted=3, least=3, wait_s=0.05)
+
+
+def test_a_lost_site_gets_a_moment_to_come_back():
+    class Grid:
+        looks = 0
+
+        def get_node_ids(self):
+            self.looks += 1
+            return [1, 2, 3] if self.looks > 3 else [1, 2]
+
+    assert wait_for_nodes(Grid(), wanted=3, least=2, wait_s=5.0, rejoin_s=5.0) == [1, 2, 3]
+    assert wait_for_nodes(Grid(), wanted=3, least=2, wait_s=5.0, rejoin_s=0.0) == [1, 2]
+    assert wait_for_nodes(Grid(), wanted=3, least=3, wait_s=5.0, rejoin_s=0.0) == [1, 2, 3]

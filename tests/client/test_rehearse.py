@@ -1,0 +1,76 @@
+"""A rehearsal goes through everything a round goes through, with data that is nobody's."""
+
+import numpy as np
+import pytest
+
+from client.log import site_log_file
+from client.rehearsal import Rehearsal
+from protocol.codec import unpack
+from protocol.messages import Refusal, Report
+from protocol.records import reply_from_record
+from tests.client.joined import NODES, join_federation
+
+
+@pytest.fixture
+def federation(tmp_path, untouched, server):
+    return join_federation(tmp_path, untouched, server)
+
+
+def rehearse(federation, **changes):
+    post, order = federation.post(), federation.run.rehearse(**changes)
+    reply = federation.ask(federation.sealed(post, order), message_type=order.action)
+    post.check(NODES["north"], reply)
+    return reply_from_record(reply)
+
+
+def test_it_trains_on_synthetic_data_and_its_update_has_the_form_of_a_real_one(federation):
+    root = federation.sites["north"]
+    for name in ("captions.jsonl", "vqa.jsonl"):
+        (root / name).write_text("not even JSON")
+    report, arrays = rehearse(federation)
+    assert isinstance(report, Report)
+    assert report.site == "north"
+    update = unpack(arrays, federation.run.schema)
+    assert all(np.isfinite(tensor).all() for tensor in update.values())
+    assert any(np.any(tensor) for tensor in update.values())
+
+
+def test_nothing_of_it_is_kept_but_its_lines_in_the_log(federation):
+    root = federation.sites["north"]
+    before = {path.relative_to(root) for path in root.rglob("*")}
+    rehearse(federation)
+    after = {path.relative_to(root).as_posix() for path in root.rglob("*")} - {path.as_posix() for path in before}
+    assert after <= {"state", "state/log.jsonl", "state/log.lock", "state/site.log"}
+    kinds = [(line["kind"], line.get("stage")) for line in site_log_file(root).entries()]
+    assert kinds == [("order", "train.rehearse"), ("schema", None), ("reply", "train.rehearse")]
+
+
+def test_limits_hold_for_it_but_masks_and_privacy_are_not_asked_of_synthetic_data(federation):
+    federation.limit(secure_aggregation="required", privacy="required", min_records=10**6)
+    assert isinstance(rehearse(federation)[0], Report)
+    federation.limit(max_batch=1)
+    refusal, _ = rehearse(federation, round=2)
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "policy_batch"
+
+
+def test_the_engineer_sees_what_came_and_what_left(federation):
+    said = []
+    seen = Rehearsal(federation.sites["north"], 60.0, said.append)
+    assert not seen.over()
+    assert "no order to rehearse came within 60 s" in seen.verdict
+    assert "mumc-server rehearse DIR north" in seen.verdict
+    rehearse(federation)
+    seen.over()
+    assert seen.passed
+    assert [line.split(",")[0] for line in said] == ["an order came", "the reply is signed and on its way"]
+    assert "the receipt is line 3 of state/log.jsonl" in seen.verdict
+
+
+def test_a_refusal_is_told_in_the_site_s_own_words(federation):
+    federation.limit(max_batch=1)
+    seen = Rehearsal(federation.sites["north"], 60.0, lambda line: None)
+    rehearse(federation)
+    seen.over()
+    assert not seen.passed
+    assert seen.verdict.startswith("refused (policy_batch): the order's batch is ")
