@@ -12,6 +12,7 @@ from typing import Any, Literal
 from configs.loader import dump, load
 from mumc_model.config import InitConfig
 from mumc_model.privacy import PrivacyConfig
+from protocol.secagg.messages import STAGES
 from server.config import RunConfig
 from simulations.config import Arm, SimulationConfig
 
@@ -28,8 +29,14 @@ class Federation:
 
     @property
     def replies(self) -> int:
-        """How many replies the run takes: one a site and round, and one a site that fine-tunes."""
-        return len(self.sites) * (self.run.federation.rounds + (self.run.federation.final != "none"))
+        """How many replies the run takes: one a site and round, and one a site that fine-tunes; under masks five."""
+        each = len(STAGES) if self.masked else 1
+        return len(self.sites) * (self.run.federation.rounds * each + (self.run.federation.final != "none"))
+
+    @property
+    def masked(self) -> bool:
+        """Whether its rounds go under masks, so that its sites need keys."""
+        return self.run.secagg.mode == "required"
 
 
 Stage = list[Federation]
@@ -46,8 +53,9 @@ def plan(
         base = variant_run(config, arm, base, out)
         return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
     if arm != "federated":
-        # What a federation's privacy costs is read beside arms that pay nothing for it.
+        # What a federation's privacy costs is read beside arms that pay nothing for it, and mask nothing.
         base = replace(base, recipe=replace(base.recipe, privacy=PrivacyConfig()))
+        base = replace(base, secagg=replace(base.secagg, mode="off"))
     if arm == "scratch":
         freeze = replace(base.recipe.finetune, freeze=config.scratch_freeze)
         base = replace(base, recipe=replace(base.recipe, finetune=freeze))

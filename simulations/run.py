@@ -18,11 +18,14 @@ from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.tokenizer import vocabulary
 from mumc_model.train import choose_device
 from server.app import app as server_app
+from server.federation import run as server_run
+from server.seal import Post
 from simulations.arms import Federation, Stage, plan
 from simulations.config import Arm, SimulationConfig
 from simulations.engine import Engine, open_engine
 from simulations.grid import LocalGrid
 from simulations.hospitals import pool, prepare
+from simulations.masked import copied, join_all
 from simulations.measures import retrieval_facts, write_held_out, write_public
 from simulations.private import Budget, private_hospitals, public_units, use_registry, with_noise
 from simulations.progress import Watch
@@ -135,6 +138,12 @@ class _Seed:
                 run, budget = with_noise(federation.run, epsilon, units, config.delta)
                 copies = private_hospitals(hospitals, self._out / "private" / arm, units, budget, name)
                 stages, self._budgets[arm] = [[replace(federation, run=run, sites=tuple(copies))]], budget
+            if federation.masked:
+                done = stages[0][0]
+                copies = (
+                    copied(done.sites, self._out / "masked" / arm) if done.sites == federation.sites else done.sites
+                )
+                stages = [[replace(done, sites=tuple(copies))]]
             plans[arm] = stages
         return plans
 
@@ -158,6 +167,10 @@ class _Seed:
             _hand_over_heads(federation.after, federation)
         sites = {FIRST_NODE + index: path for index, path in enumerate(federation.sites)}
         grid = LocalGrid(sites, self._engine, on_reply)
+        if federation.masked:
+            home = join_all(sites, self._out / "masked" / f"{federation.arm}-server")
+            server_run(grid, federation.run, post=Post(home))
+            return
         context = Context(
             run_id=grid.run.run_id,
             node_id=0,
