@@ -51,4 +51,6 @@ def test_a_proxy_for_everything_does_not_stand_between_the_runner_and_the_supern
     runner._warm = True  # No task will come, so nothing need be imported for one.
     runner.step()
     runner.close()
+    node.shutdown()
+    node.server_close()
     assert node.asked == [ACQUIRE]
