@@ -138,12 +138,9 @@ class _Seed:
                 run, budget = with_noise(federation.run, epsilon, units, config.delta)
                 copies = private_hospitals(hospitals, self._out / "private" / arm, units, budget, name)
                 stages, self._budgets[arm] = [[replace(federation, run=run, sites=tuple(copies))]], budget
-            if federation.masked:
-                done = stages[0][0]
-                copies = (
-                    copied(done.sites, self._out / "masked" / arm) if done.sites == federation.sites else done.sites
-                )
-                stages = [[replace(done, sites=tuple(copies))]]
+            if federation.masked and stages[0][0] is federation:
+                copies = copied(federation.sites, self._out / "masked" / arm)
+                stages = [[replace(federation, sites=tuple(copies))]]
             plans[arm] = stages
         return plans
 

@@ -3,15 +3,18 @@
 from dataclasses import replace
 from datetime import time
 
+import numpy as np
 import pytest
 
 from client.config import RunLimits
 from client.errors import GateError
 from client.faults import refusal
 from client.gate import check_code, check_order, check_records, recipe_digest, released
+from client.seal import check_leaves
 from configs.loader import ConfigurationError, load
 from mumc_model.config import Recipe
-from protocol.messages import Refusal
+from protocol.errors import UnexpectedWeightsError
+from protocol.messages import STAGE_ACTIONS, Refusal, Report
 
 NOON = time(12)
 
@@ -33,6 +36,42 @@ def code_of(limits, order, now=NOON):
 
 def test_an_order_within_the_limits_passes(order):
     check_order(RunLimits(secure_aggregation="allowed"), order, recipe(order), NOON)
+
+
+def test_where_masks_are_required_a_plain_order_is_refused_and_every_stage_passes(order):
+    assert code_of(RunLimits(), order).code == "policy_secure_aggregation"
+    for action in sorted(STAGE_ACTIONS.values()):
+        check_order(RunLimits(), replace(order, action=action, masking={"x": 1}), recipe(order), NOON)
+
+
+@pytest.mark.parametrize("action", sorted(STAGE_ACTIONS.values()))
+def test_every_stage_is_held_to_the_limits_of_training(order, action):
+    masked = replace(order, action=action, masking={"x": 1})
+    assert code_of(RunLimits(max_steps=4), masked).code == "policy_steps"
+    assert code_of(RunLimits(privacy="required"), masked).code == "policy_privacy"
+    error = code_of(RunLimits(actions=("train.finetune",)), masked)
+    assert str(error) == (
+        "the order's action is train.pretrain, and this site follows train.finetune (policy.runs.actions)"
+    )
+
+
+def test_beside_a_stage_leaves_one_vector_of_words_and_never_the_weights(server):
+    base = {"float16": np.zeros(2, "float16"), "float32": np.zeros(3, "float32")}
+    plain = server.pretrain()
+    masked = replace(plain, masking={"x": 1})
+    report = Report(run_id="r", round=1, attempt=1, site="s", examples=1, metrics={}, base_digest="0" * 64)
+    for words in ("uint32", "uint64"):
+        check_leaves(report, {words: np.zeros(5, words)}, masked, base)
+    check_leaves(report, base, plain, base)
+    for arrays, order in (
+        (base, masked),
+        ({"uint32": np.zeros(4, "uint32")}, masked),
+        ({"uint32": np.zeros(5, "uint32"), "uint64": np.zeros(5, "uint64")}, masked),
+        ({"float32": np.zeros(5, "float32")}, masked),
+        ({"uint32": np.zeros(5, "uint32")}, plain),
+    ):
+        with pytest.raises(UnexpectedWeightsError):
+            check_leaves(report, arrays, order, base)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +152,6 @@ def test_limits_that_mean_nothing_are_refused(values, said):
 
 def test_metrics_leave_by_name(server):
     from client.config import PolicyConfig, SiteConfig
-    from protocol.messages import Report
 
     report = Report(
         run_id="r", round=1, attempt=1, site="s", examples=1, metrics={"loss": 1.0, "itm": 2.0}, base_digest="0" * 64

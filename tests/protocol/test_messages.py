@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import MessageError, NotFiniteError, ProtocolError, VersionError
-from protocol.messages import ACTIONS, MAX_JSON_CHARS, Order, Refusal, Report, from_json, to_json
+from protocol.messages import ACTIONS, MAX_JSON_CHARS, STAGE_ACTIONS, Order, Refusal, Report, from_json, to_json
+from protocol.secagg.messages import STAGES
 
 UNTIMED = settings(deadline=None, max_examples=50)
 
@@ -139,6 +140,28 @@ def test_a_refusal_is_one_printable_line():
 
 def test_every_action_is_a_category_of_flower_and_a_handler():
     assert all(action.split(".")[0] in {"train", "evaluate", "query"} for action in ACTIONS)
+
+
+def test_every_stage_of_secure_aggregation_has_one_action_in_the_stages_order():
+    assert tuple(STAGE_ACTIONS) == STAGES
+    assert len(set(STAGE_ACTIONS.values())) == len(STAGES)
+    asked = {stage: dataclasses.replace(ORDER, action=a, masking={"x": 1}) for stage, a in STAGE_ACTIONS.items()}
+    assert {stage: order.stage for stage, order in asked.items()} == {stage: stage for stage in STAGES}
+    assert ORDER.stage == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"action": "query.share"}, "an order to query.share lacks order.masking"),
+        ({"action": "train.finetune", "masking": {"x": 1}}, "an order to train.finetune carries order.masking"),
+        ({"action": "evaluate.vqa", "masking": {"x": 1}}, "an order to evaluate.vqa carries order.masking"),
+        ({"masking": [1]}, "order.masking must be an object"),
+    ],
+)
+def test_masking_travels_in_the_orders_of_its_stages_only(changes, text):
+    with pytest.raises(MessageError, match=text):
+        from_json(edited(ORDER, **changes))
 
 
 def test_no_two_errors_have_the_same_code():

@@ -53,6 +53,13 @@ def test_arrays_are_read_without_a_copy():
     assert not array.flags.writeable
 
 
+@pytest.mark.parametrize("words", ["uint32", "uint64"])
+def test_masked_words_travel_bit_by_bit(words):
+    array = np.array([0, 1, np.iinfo(words).max], words)
+    (there,) = reply_from_record(to_record(REPORT, {words: array}))[1].values()
+    assert (there.tobytes(), there.dtype) == (array.tobytes(), array.dtype)
+
+
 def test_an_empty_array_travels():
     assert reply_from_record(to_record(REPORT, {"float32": np.zeros(0, "float32")}))[1]["float32"].size == 0
 
