@@ -1,0 +1,124 @@
+"""A run from the operator's command to the SuperLink, and what status says of it."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from configs.loader import ConfigurationError
+from server.errors import ControlError, OutputError
+from server.journal import Journal, RoundRecord
+from server.seal import write_nodes
+from server.status import look, tables
+from server.submit import follow, prepare, stop, submit
+from tests.server.enrolled import Link, found
+
+
+@pytest.fixture
+def home(tmp_path):
+    return found(tmp_path, "north", "south")
+
+
+@pytest.fixture
+def link(monkeypatch):
+    monkeypatch.setattr("server.submit.installed_bundle", lambda: b"the bundle")
+    return Link()
+
+
+def record(run_id, round, refused):
+    return RoundRecord(
+        run_id=run_id,
+        round=round,
+        attempt=1,
+        sites_expected=2,
+        sites_merged=2 - len(refused),
+        refused=refused,
+        reasons=dict.fromkeys(refused, "the order's time is 12:00"),
+        examples=1,
+        losses={},
+        update_norm=0.0,
+        bytes_up=0,
+        bytes_down=0,
+        seconds=1.0,
+        lr=1.0,
+    )
+
+
+def test_a_run_expects_all_enrolled_sites_and_has_a_folder_of_its_own(home):
+    config = prepare(home, ["experiment=smoke"])
+    assert config.federation.sites == 2
+    assert config.run_id.startswith("smoke-20")
+    assert config.output_dir == str(home.runs / config.run_id)
+    named = prepare(home, ["run_id=trial", "federation.sites=1", "federation.min_sites=1"])
+    assert (named.run_id, named.federation.sites) == ("trial", 1)
+
+
+def test_a_mistake_is_seen_before_anything_is_submitted(home, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"did you mean 'federation\.rounds'"):
+        prepare(home, ["federation.round=3"])
+    with pytest.raises(ConfigurationError, match=r"federation\.sites is 3, and 2 sites are enrolled"):
+        prepare(home, ["federation.sites=3"])
+    with pytest.raises(ConfigurationError, match="no site is enrolled yet"):
+        prepare(found(tmp_path / "empty"), [])
+    (home.runs / "trial").mkdir()
+    (home.runs / "trial" / "result.json").write_text("{}")
+    with pytest.raises(OutputError, match="already holds a finished run"):
+        prepare(home, ["run_id=trial"])
+
+
+def test_what_is_submitted_is_the_run_that_was_checked(home, link):
+    config = prepare(home, ["run_id=trial", "federation.rounds=7"])
+    shown = []
+    ended = follow(link, submit(link, config), shown.append)
+    assert (ended.name, ended.status, ended.rounds) == ("trial", "finished:completed", 7)
+    assert "".join(shown) == "round   1 | sites 2/2\n"
+
+
+def test_stop_takes_the_run_at_work_and_asks_which_if_there_are_more(home, link):
+    with pytest.raises(ControlError, match="one run is not at work; at work: none"):
+        stop(link, "")
+    for name in ("one", "two"):
+        submit(link, prepare(home, [f"run_id={name}"]))
+    with pytest.raises(ControlError, match="one run is not at work; at work: one, two"):
+        stop(link, "")
+    assert stop(link, "two") == "two"
+    link.ended.append(2)
+    assert stop(link, "") == "one"
+    with pytest.raises(ControlError, match="two is not at work; at work: one"):
+        stop(link, "two")
+    assert link.stopped == [2, 1]
+
+
+def test_status_says_who_is_missing_since_when_and_how_far_a_run_is(home, link):
+    lost = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
+    write_nodes(home, {"north": 100, "south": 101})
+    for name, status, since in (("north", "online", lost), ("south", "offline", lost)):
+        link.set(link.register(f"key of {name}", name), status, since)
+    config = prepare(home, ["run_id=trial", "federation.rounds=7"])
+    submit(link, config)
+    journal = Journal(home.runs / "trial" / "journal.jsonl")
+    journal.append(record("trial", 1, {}))
+    journal.append(record("trial", 2, {"south": "policy_hours"}))
+    seen = look(home, link)
+    assert [(site.name, site.state, site.since) for site in seen.sites] == [
+        ("north", "online", lost),
+        ("south", "missing", lost),
+    ]
+    (run,) = seen.runs
+    assert (run.name, run.state, run.round, run.rounds, run.sites) == ("trial", "running", 2, 7, "1/2")
+    assert run.lost == "south (policy_hours: the order's time is 12:00)"
+    console = Console(width=120, file=StringIO())
+    for table in tables(seen):
+        console.print(table)
+    text = console.file.getvalue()
+    assert "(3 h ago)" in text
+    assert "2/7" in text
+    assert "the order's time is 12:00" in text
+
+
+def test_a_site_that_never_came_is_told_from_one_that_went(home, link):
+    seen = look(home, link)
+    assert {site.state for site in seen.sites} == {"never seen"}
+    assert json.loads(home.roster.read_text())["sites"][0]["enrolled"] == seen.sites[0].since
