@@ -1,8 +1,9 @@
-"""A site's folder, and a server's side of the messages, both as small as they can be."""
+"""A site's folder, encoders, and a server's side of the messages, as small as can be; `mumc-site` as it is typed."""
 
 import dataclasses
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from flwr.common.serde import message_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app
+from client.cli import main
 from configs.compose import compose
 from configs.loader import load
+from mumc_model.config import ModelConfig, TextConfig, VisionConfig
 from mumc_model.data.phantom import PhantomConfig, write_hospitals
 from mumc_model.data.tokenizer import vocabulary
+from mumc_model.model import build_model
 from protocol.codec import digest, pack, unpack
 from protocol.messages import Order, Refusal, Report
 from protocol.records import reply_from_record, to_record
@@ -128,3 +132,27 @@ def trio_folder(three_joined, tmp_path, monkeypatch):
 def folder(untouched, tmp_path):
     """A copy of that folder, for one test alone."""
     return Path(shutil.copytree(untouched, tmp_path / "site"))
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory):
+    """A folder of pre-trained encoders, as `mumc-server export` writes it; tests only read it."""
+    tokenizer = vocabulary("phantom")
+    config = ModelConfig(
+        vision=VisionConfig(image_size=32, patch_size=16, width=16, depth=1, heads=2),
+        text=TextConfig(
+            width=16, text_layers=1, fusion_layers=1, heads=2, vocab_size=len(tokenizer.vocab), max_positions=32
+        ),
+        projection=8,
+    )
+    folder = tmp_path_factory.mktemp("encoders") / "merged"
+    build_model(config, 0).save_pretrained(
+        folder, tokenizer=tokenizer, left_out=["text_encoder.cls."], facts={"run": "merged"}
+    )
+    return folder
+
+
+@pytest.fixture
+def called(typed):
+    """Exit code, output and errors of `mumc-site` with these words."""
+    return partial(typed, main, "mumc-site")

@@ -12,7 +12,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from client.cli import main
 from client.config import RunLimits, read_site_config
 from client.joining import check_answer
 from client.keys import SiteKeys
@@ -25,20 +24,6 @@ from protocol.papers import read_paper, to_json
 from protocol.signing import fingerprint, new_key, public_hex
 from server.home import FederationFile, Home
 from server.joining import admit, create, publish, revoke
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments, expect: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["mumc-site", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        assert (ended.value.code or 0) == expect, out
-        assert "Traceback" not in out.err
-        return out.err if expect else out.out
-
-    return run
 
 
 @pytest.fixture

@@ -9,24 +9,8 @@ import pytest
 
 from client.cli import main
 from mumc_model.config import ModelConfig, TextConfig, VisionConfig
-from mumc_model.data.tokenizer import vocabulary
 from mumc_model.model import build_model
 from mumc_model.pretrained import read_config
-
-
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory):
-    tokenizer = vocabulary("phantom")
-    config = ModelConfig(
-        vision=VisionConfig(image_size=32, patch_size=16, width=16, depth=1, heads=2),
-        text=TextConfig(
-            width=16, text_layers=1, fusion_layers=1, heads=2, vocab_size=len(tokenizer.vocab), max_positions=32
-        ),
-        projection=8,
-    )
-    folder = tmp_path_factory.mktemp("encoders") / "merged"
-    build_model(config, 0).save_pretrained(folder, tokenizer=tokenizer, left_out=["text_encoder.cls."])
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +24,6 @@ def site(untouched, encoders, tmp_path_factory):
             main()
     assert not ended.value.code
     return folder
-
-
-@pytest.fixture
-def called(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mumc-site", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        return int(ended.value.code or 0), out.out, out.err
-
-    return call
 
 
 def image_of(folder):

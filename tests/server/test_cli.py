@@ -1,26 +1,9 @@
-import sys
-
 import pytest
 import yaml
 
 from configs.loader import load
-from server.cli import main
 from server.config import RunConfig
 from server.journal import Journal, RoundRecord
-
-
-@pytest.fixture
-def called(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mumc-server", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        return int(ended.value.code or 0), out.out, out.err
-
-    return call
 
 
 def test_config_prints_a_run_that_loads_again(called):

@@ -15,28 +15,11 @@ from protocol.node_keys import new_node_key, read_node_key
 from protocol.papers import read_paper, to_json
 from protocol.signing import fingerprint, new_key, public_hex, read_private_key
 from server.certificates import now_utc
-from server.cli import main
 from server.home import Home
 from server.roster import SiteRegister
 
 ROOT = Path(__file__).resolve().parents[2]
 CREATED = "2026-11-25T05:06:18+00:00"
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*arguments, expect: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["mumc-server", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        assert (ended.value.code or 0) == expect, out
-        assert "Traceback" not in out.err
-        return out.err if expect else out.out
-
-    return run
 
 
 @pytest.fixture

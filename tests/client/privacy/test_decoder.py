@@ -1,55 +1,19 @@
 """`mumc-site finetune --private`: an answer decoder that may leave, from the command line to its folder."""
 
 import json
-import sys
 
 import pytest
 
-from client.cli import main
 from client.privacy.budget import rounded_up
 from client.privacy.decoder import public_answers
 from client.privacy.ledger import Ledger
 from client.state import UNCHARGED
-from mumc_model.config import ModelConfig, TextConfig, VisionConfig
-from mumc_model.data.tokenizer import vocabulary
 from mumc_model.errors import ConfigError
-from mumc_model.model import build_model
 from mumc_model.pretrained import read_config
 from tests.client.privacy.private_rounds import UNITS, approve
 
 STEPS, BATCH = 3, 4
 SETTINGS = (f"finetune.steps={STEPS}", "finetune.freeze=encoders", f"privacy.finetune.expected_batch={BATCH}")
-
-
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory):
-    tokenizer = vocabulary("phantom")
-    config = ModelConfig(
-        vision=VisionConfig(image_size=32, patch_size=16, width=16, depth=1, heads=2),
-        text=TextConfig(
-            width=16, text_layers=1, fusion_layers=1, heads=2, vocab_size=len(tokenizer.vocab), max_positions=32
-        ),
-        projection=8,
-    )
-    folder = tmp_path_factory.mktemp("encoders") / "merged"
-    build_model(config, 0).save_pretrained(
-        folder, tokenizer=tokenizer, left_out=["text_encoder.cls."], facts={"run": "merged"}
-    )
-    return folder
-
-
-@pytest.fixture
-def called(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mumc-site", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out = capsys.readouterr()
-        return int(ended.value.code or 0), out.out, out.err
-
-    return call
 
 
 @pytest.fixture

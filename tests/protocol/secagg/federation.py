@@ -25,6 +25,14 @@ def identity(name: str) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
 
 
+ASH = {"site": "ash", "key": identity("ash")}
+
+
+def advertise(terms: Session, **changes):
+    """What the site ash answers to the first stage."""
+    return stages.advertise(terms, **ASH | {"pinned": terms.keys} | changes)
+
+
 def session(sites: int = 5, colluding: int = 0, values: int = VALUES, **changes) -> Session:
     names = NAMES[:sites]
     weights = {name: 100 + 37 * place for place, name in enumerate(names)}

@@ -16,14 +16,17 @@ from protocol.secagg.errors import (
 )
 from protocol.secagg.messages import Accord, Agreement, Masked, Survivors, signed
 from protocol.secagg.state import erase
-from tests.protocol.secagg.federation import STAGES, Round, answer, identity, prepared, session, updates, wire
-
-ASH = {"site": "ash", "key": identity("ash")}
-
-
-def advertise(terms, **changes):
-    return stages.advertise(terms, **ASH | {"pinned": terms.keys} | changes)
-
+from tests.protocol.secagg.federation import (
+    STAGES,
+    Round,
+    advertise,
+    answer,
+    identity,
+    prepared,
+    session,
+    updates,
+    wire,
+)
 
 # One share of two.
 

@@ -18,14 +18,7 @@ from protocol.secagg.errors import (
 )
 from protocol.secagg.messages import Accord, Agreement, Inbox, Keys, Roster, Survivors, signed
 from protocol.signing import fingerprint, new_key, public_hex
-from tests.protocol.secagg.federation import STAGES, Round, answer, identity, prepared, session, updates
-
-ASH = {"site": "ash", "key": identity("ash")}
-
-
-def advertise(terms, **changes):
-    return stages.advertise(terms, **ASH | {"pinned": terms.keys} | changes)
-
+from tests.protocol.secagg.federation import STAGES, Round, advertise, answer, identity, prepared, session, updates
 
 # Keys and sessions.
 
