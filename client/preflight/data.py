@@ -5,7 +5,7 @@ Counts of patients and records are told on the terminal only; numbers that may b
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from client.preflight.case import Case
@@ -63,12 +63,12 @@ def duplicates(case: Case) -> Finding:
     shared = {digest: found for digest, found in joined.items() if len(found) > 1}
     if not shared:
         return passed("no image is in more than one split")
+    times = _pairs(shared.values())
     first = {content[key]: key for key in sorted(sides, reverse=True)}
     return warned(
-        f"images in more than one split: {_pairs(shared.values())}",
+        f"there are images in more than one split: {', '.join(times)}",
         IMPORT_AGAIN,
-        here=_named(first[digest] for digest in shared),
-        numbers={"shared_images": len(shared)},
+        here=f"{_counted(times)}: {_named(first[digest] for digest in shared)}",
     )
 
 
@@ -82,11 +82,11 @@ def patients(case: Case) -> Finding:
     shared = {patient: found for patient, found in sides.items() if len(found) > 1}
     if not shared:
         return passed("no patient is in more than one split")
+    times = _pairs(shared.values())
     return warned(
-        f"patients in more than one split: {_pairs(shared.values())}",
+        f"there are patients in more than one split: {', '.join(times)}",
         IMPORT_AGAIN,
-        here=_named(shared),
-        numbers={"shared_patients": len(shared)},
+        here=f"{_counted(times)}: {_named(shared)}",
     )
 
 
@@ -100,10 +100,14 @@ def _side(row: CaptionRecord | VqaRecord) -> str:
     return row.split if isinstance(row, VqaRecord) else "train"
 
 
-def _pairs(found: Iterable[set[str]]) -> str:
-    """How often which splits share something, as `train and test 3`."""
+def _pairs(found: Iterable[set[str]]) -> dict[str, int]:
+    """How often which splits share something."""
     times = Counter(" and ".join(split for split in SPLITS if split in sides) for sides in found)
-    return ", ".join(f"{sides} {count}" for sides, count in sorted(times.items()))
+    return dict(sorted(times.items()))
+
+
+def _counted(times: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} in {splits}" for splits, count in times.items())
 
 
 def _contents(root: Path, keys: Iterable[str]) -> dict[str, str]:

@@ -188,19 +188,19 @@ def test_images_that_cannot_be_read_are_counted_and_named_on_the_terminal_alone(
 def test_the_same_image_in_two_splits_is_found_whatever_its_name(site, records):
     records([(1, "a"), (2, "b")], train=[(3, "c")], val=[(4, "d")], test=[(2, "e"), (3, "f"), (9, "g")])
     found = site.find("duplicates")
-    assert (found.status, found.what) == ("warn", "images in more than one split: train and test 2")
+    assert (found.status, found.what) == ("warn", "there are images in more than one split: train and test")
     assert found.remedy == (
         "import the data again so that all of a patient is in one split; else accuracy looks better than it is"
     )
-    assert found.here == "images/c2.png, images/test3.png"
+    assert found.here == "2 in train and test: images/c2.png, images/test3.png"
     assert site.find("patients").status == "pass"
 
 
 def test_a_patient_in_two_splits_is_found_and_named_on_the_terminal_alone(site, records):
     records([(1, "anna"), (2, "b")], train=[(3, "c"), (4, "d")], val=[(5, "d")], test=[(6, "anna"), (7, "d")])
     found = site.find("patients")
-    assert found.what == "patients in more than one split: train and test 1, train and val and test 1"
-    assert (found.status, found.here) == ("warn", "anna, d")
+    assert found.what == "there are patients in more than one split: train and test, train and val and test"
+    assert (found.status, found.here) == ("warn", "1 in train and test, 1 in train and val and test: anna, d")
     assert site.find("duplicates").status == "pass"
     site.set(unit="image")
     del site.asked
