@@ -21,7 +21,12 @@ def start(
     from protocol.flower import run_until_stopped
 
     with client(folder.resolve(), supervise=supervise, say=_say) as started:
-        run_until_stopped(started.keeper, started.runner.step)
+
+        def work() -> None:
+            started.runner.step()
+            started.follower.step()
+
+        run_until_stopped(started.keeper, work)
     _say("stopped")
 
 
@@ -38,9 +43,8 @@ def rehearse(
     from client.start import client
     from protocol.flower import run_until_stopped
 
-    root = folder.resolve()
-    rehearsal = Rehearsal(root, wait_s, _say)
-    with client(root, supervise=False, rehearsal=True, say=_say) as started:
+    with client(folder.resolve(), supervise=False, rehearsal=True, say=_say) as started:
+        rehearsal = Rehearsal(started.follower, started.name, wait_s)
         run_until_stopped(started.keeper, started.runner.step, until=rehearsal.over)
     typer.echo(rehearsal.verdict)
     raise typer.Exit(0 if rehearsal.passed else 1)

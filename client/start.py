@@ -8,6 +8,7 @@ from pathlib import Path
 
 from client.config import read_site_config
 from client.errors import SiteError
+from client.follow import Follower
 from client.keys import SiteKeys
 from client.runner import TaskRunner
 from protocol.bundle import installed_digest
@@ -20,8 +21,11 @@ from protocol.keyfiles import write_secret
 class Client:
     """A site that is connected, or tries to be."""
 
+    name: str
+    """Of the site."""
     keeper: Keeper
     runner: TaskRunner
+    follower: Follower
 
 
 @contextmanager
@@ -59,9 +63,10 @@ def client(
         runner = TaskRunner(
             root, f"{LOOPBACK}:{port}", secret, installed_digest(), limits.memory_gib, rehearsal=rehearsal, say=say
         )
+        follower = Follower(root, join.address, program.log, say)
         try:
             with Keeper([program], restart=supervise, say=say) as keeper:
-                yield Client(keeper, runner)
+                yield Client(join.site, keeper, runner, follower)
         finally:
             runner.close()
 

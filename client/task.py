@@ -45,6 +45,7 @@ def run_task(address: str, token: str, root: str, installed: str, memory_gib: fl
         rehearsal: Whether only orders to rehearse are followed.
     """
     limit_memory(memory_gib)
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
     threading.excepthook = lambda fault: _log.debug("a thread ended: %s", fault.exc_type.__name__)
     try:
         _answer_one(address, token, root, installed, rehearsal)

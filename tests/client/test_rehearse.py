@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from client.follow import Follower
 from client.log import site_log_file
 from client.rehearsal import Rehearsal
 from protocol.codec import unpack
@@ -55,21 +56,24 @@ def test_limits_hold_for_it_but_masks_and_privacy_are_not_asked_of_synthetic_dat
 
 
 def test_the_engineer_sees_what_came_and_what_left(federation):
-    said = []
-    seen = Rehearsal(federation.sites["north"], 60.0, said.append)
+    root, said = federation.sites["north"], []
+    seen = Rehearsal(Follower(root, "localhost:9092", root / "state" / "supernode.log", said.append), "north", 60.0)
     assert not seen.over()
     assert "no order to rehearse came within 60 s" in seen.verdict
     assert "mumc-server rehearse DIR north" in seen.verdict
     rehearse(federation)
     seen.over()
     assert seen.passed
-    assert [line.split(",")[0] for line in said] == ["an order came", "the reply is signed and on its way"]
-    assert "the receipt is line 3 of state/log.jsonl" in seen.verdict
+    assert said[0] == "asked: train.rehearse, round 1 of trial"
+    assert said[1].startswith("left: 0.")
+    assert said[1].endswith(" MB of weights, 5 metrics; receipt in line 3 of the log")
+    assert "trained on synthetic data alone" in seen.verdict
 
 
 def test_a_refusal_is_told_in_the_site_s_own_words(federation):
     federation.limit(max_batch=1)
-    seen = Rehearsal(federation.sites["north"], 60.0, lambda line: None)
+    root = federation.sites["north"]
+    seen = Rehearsal(Follower(root, "localhost:9092", root / "state" / "supernode.log"), "north", 60.0)
     rehearse(federation)
     seen.over()
     assert not seen.passed
