@@ -64,7 +64,7 @@ class Masking:
             before=before,
             most_share=limits.most_share,
         )
-        return self._answer(step)
+        return self._answer(before, step)
 
     def share(self) -> Report:
         """Shares of this site's two secrets, sealed for its peers.
@@ -72,7 +72,8 @@ class Masking:
         Raises:
             SecaggError, SignatureError: see `protocol.secagg.site.share`.
         """
-        return self._answer(stages.share(*self._given(Roster), key=self._keys.signing()))
+        state, roster = self._given(Roster)
+        return self._answer(state, stages.share(state, roster, key=self._keys.signing()))
 
     def mask(
         self, base: Mapping[str, np.ndarray[Any, Any]], train: Callable[[Order], tuple[Report, Arrays]]
@@ -102,7 +103,7 @@ class Masking:
         else:
             words = step.vector
             self._store.keep_vector(words)
-            self._store.keep(step.state, metrics)
+            self._store.keep(step.state, state, metrics)
             self._log.info("masked an update of %d numbers; %d were clipped", words.size, step.clipped)
         report = self._report(step.message, examples=session.weights[self._join.site], metrics=metrics)
         return report, {words.dtype.name: words}
@@ -113,7 +114,8 @@ class Masking:
         Raises:
             SecaggError: see `protocol.secagg.site.agree`.
         """
-        return self._answer(stages.agree(*self._given(Survivors), key=self._keys.signing()))
+        state, survivors = self._given(Survivors)
+        return self._answer(state, stages.agree(state, survivors, key=self._keys.signing()))
 
     def unmask(self) -> Report:
         """The shares that open the sum; vector and update are erased.
@@ -121,7 +123,8 @@ class Masking:
         Raises:
             SecaggError, SignatureError: see `protocol.secagg.site.unmask`.
         """
-        report = self._answer(stages.unmask(*self._given(Accord), key=self._keys.signing()))
+        state, accord = self._given(Accord)
+        report = self._answer(state, stages.unmask(state, accord, key=self._keys.signing()))
         self._store.forget_arrays()
         return report
 
@@ -136,8 +139,9 @@ class Masking:
         check_round(session_of(state), self._order)
         return state, cls.from_dict(self._order.masking)
 
-    def _answer(self, step: Step[Any]) -> Report:
-        self._store.keep(step.state)
+    def _answer(self, before: State | None, step: Step[Any]) -> Report:
+        if not step.repeated:
+            self._store.keep(step.state, before)
         return self._report(step.message)
 
     def _report(self, message: FromSite, examples: int = 0, metrics: Mapping[str, float] | None = None) -> Report:

@@ -5,7 +5,8 @@ Every write is on the disk before it returns, and whole or not at all. What a fi
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from safetensors.numpy import load, save
 
 from protocol.errors import SigningError
 from protocol.keyfiles import erase, read_secret, write_secret
+from protocol.lock import exclusive
 from protocol.messages import Report
 from protocol.secagg import state as states
 from protocol.secagg.errors import StageError
@@ -63,11 +65,16 @@ class SecaggStore:
         """What the report of the masked update says, for one that is sent again."""
         return dict(self._read()["metrics"])
 
-    def keep(self, state: State, metrics: Mapping[str, float] | None = None) -> None:
-        """Put a state in the place of the one before; only then may its reply be sent."""
-        told = self._read()["metrics"] if metrics is None and self._state.exists() else dict(metrics or {})
-        content = json.dumps({"state": state, "metrics": told}, sort_keys=True, allow_nan=False).encode()
-        self._write(self._state, content)
+    def keep(self, state: State, after: State | None, metrics: Mapping[str, float] | None = None) -> None:
+        """Put a state in the place of the one that it came from; only then may its reply be sent.
+
+        Raises:
+            StageError: another order has been answered in the meantime, so that this one comes too late.
+        """
+        with self._alone():
+            if self.before() != after:
+                raise StageError("this site has answered another order in the meantime, and this one comes too late")
+            self._put(state, self._read()["metrics"] if metrics is None and after is not None else metrics or {})
 
     def vector(self, digest: str) -> Array:
         """The masked words that were kept under this digest.
@@ -105,10 +112,25 @@ class SecaggStore:
 
     def end(self) -> None:
         """Erase everything but which session it was and whether shares were revealed."""
-        before = self.before()
-        if before is not None and before["stage"] != states.ENDED:
-            self.keep(states.erase(before), {})
-        self.forget_arrays()
+        if not self._state.exists():
+            return
+        with self._alone():
+            before = self.before()
+            if before is not None and before["stage"] != states.ENDED:
+                self._put(states.erase(before), {})
+            self.forget_arrays()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time; the text of the error goes to the server, and names no path."""
+        self._state.parent.mkdir(parents=True, exist_ok=True)
+        busy = "another process holds this site's state of secure aggregation; its engineer must look into it"
+        with exclusive(self._state.with_suffix(".lock"), lambda text: StageError(busy)):
+            yield
+
+    def _put(self, state: State, metrics: Mapping[str, float]) -> None:
+        content = json.dumps({"state": state, "metrics": dict(metrics)}, sort_keys=True, allow_nan=False).encode()
+        self._write(self._state, content)
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import subprocess
 import sys
 
@@ -11,10 +12,11 @@ import pytest
 from client import secagg_store
 from client.config import RunLimits
 from client.keys import SiteKeys
+from client.secagg import Masking
 from client.secagg_store import SecaggStore
 from configs.loader import ConfigurationError
 from protocol.errors import StaleError
-from protocol.messages import STAGE_ACTIONS, from_json, to_json
+from protocol.messages import STAGE_ACTIONS, Report, from_json, to_json
 from protocol.secagg.errors import ReplayError, ShareError, StageError, ThresholdError
 from protocol.secagg.messages import Accord, Keys, Reveal, Roster, signed
 from protocol.secagg.session import Session
@@ -172,11 +174,37 @@ def test_secrets_lie_in_a_file_of_their_owner_s_and_leave_it_with_their_stage(tr
 
 def test_what_a_file_held_before_is_overwritten(trio, tmp_path):
     store = SecaggStore(tmp_path / "run")
-    store.keep({"stage": "advertise", "secret": "deadbeef"})
+    store.keep({"stage": "advertise", "secret": "deadbeef"}, None)
     held = (tmp_path / "run" / secagg_store.STATE).open("rb")
-    store.keep({"stage": "share", "secret": "cafe"})
+    store.keep({"stage": "share", "secret": "cafe"}, {"stage": "advertise", "secret": "deadbeef"})
     with held:
         assert set(held.read()) == {0}
+
+
+def test_an_order_that_ends_after_a_later_one_was_answered_changes_nothing(trio):
+    """A site trains so long that the server has begun the next attempt: what it has revealed there is not forgotten."""
+    later = []
+
+    def next_attempt(order):
+        trio.lies = {}
+        again = trio.round(attempt=2)
+        check_sum(trio, again, sorted(NODES))
+        later.append(state_file(trio).read_bytes())
+        return Report(**{**vars(trio.sent["ash", "mask"][0]), "masking": {}, "attempt": 1}), trio.update("ash")
+
+    def overtaken(site, masking):
+        if site == "ash":
+            order = dataclasses.replace(trio.order(), masking=masking)
+            late = Masking(trio.sites["ash"], order, logging.getLogger("test"))
+            with pytest.raises(StageError, match="this one comes too late"):
+                late.mask(trio.server.base, next_attempt)
+        return masking
+
+    trio.lies = {"mask": overtaken}
+    with pytest.raises(ThresholdError):
+        trio.round().play()
+    assert state_file(trio).read_bytes() == later[0]
+    assert json.loads(later[0])["state"]["revealed"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"state": 1, "metrics": {}}'])
