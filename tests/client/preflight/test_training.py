@@ -100,7 +100,7 @@ def test_a_fault_of_the_program_is_named_by_its_kind_alone(site, tmp_path, monke
     ("code", "what"),
     [
         (-9, "the system killed the step, as it does when memory runs out"),
-        (-11, "the step ended with exit code -11"),
+        (-15, "the step ended with exit code -15"),
         (1, "the step ended with exit code 1"),
     ],
 )
