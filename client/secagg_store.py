@@ -23,7 +23,7 @@ from protocol.secagg.errors import StageError
 from protocol.secagg.masks import vector_digest
 from protocol.secagg.state import State
 
-STATE, VECTOR, UPDATE = "secagg.json", "secagg-vector.safetensors", "secagg-update.safetensors"
+STATE, VECTOR, UPDATE, LOCK = "secagg.json", "secagg-vector.safetensors", "secagg-update.safetensors", "stage.lock"
 MAX_STATE_BYTES = 1 << 24
 """Room for 256 sites."""
 
@@ -125,7 +125,7 @@ class SecaggStore:
         """One process at a time; the text of the error goes to the server, and names no path."""
         self._state.parent.mkdir(parents=True, exist_ok=True)
         busy = "another process holds this site's state of secure aggregation; its engineer must look into it"
-        with exclusive(self._state.with_suffix(".lock"), lambda text: StageError(busy)):
+        with exclusive(self._state.with_name(LOCK), lambda text: StageError(busy)):
             yield
 
     def _put(self, state: State, metrics: Mapping[str, float]) -> None:
