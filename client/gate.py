@@ -4,7 +4,6 @@ A site without limits trains nothing. A reason names the order's numbers and the
 data, so that the server can show it.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, time
 from fnmatch import fnmatchcase
@@ -20,7 +19,7 @@ from configs.loader import load
 from mumc_model.config import ModelConfig, Recipe
 from protocol.messages import Order, Report
 from protocol.records import order_from_record
-from protocol.signing import canonical
+from protocol.signing import payload_hash
 
 CallNext = Callable[[Message, Context], Message]
 CODE_KEY = "code"
@@ -77,7 +76,7 @@ def check_order(limits: RunLimits, order: Order, recipe: Recipe, now: time) -> N
     """
     asked = "train.pretrain" if order.masking else order.action
     _require(asked in limits.actions, "actions", "action", asked, "follows " + ", ".join(limits.actions))
-    digest = recipe_digest(order.recipe)
+    digest = payload_hash(order.recipe)
     if limits.recipes:
         _require(digest in limits.recipes, "recipes", "recipe", digest[:16], f"accepts {len(limits.recipes)} others")
     _at_most("rounds", order.round - (order.action == "train.finetune"), limits.max_rounds)
@@ -128,11 +127,6 @@ def check_weights(limits: RunLimits | None, names: Iterable[str]) -> None:
     """
     if limits is not None and (kept := sorted(name for name in names if not name.startswith(limits.weights))):
         raise GateError("policy_weights", f"{len(kept)} weights of the model may not leave this site, first {kept[0]}")
-
-
-def recipe_digest(recipe: Mapping[str, Any]) -> str:
-    """SHA-256, in hex, over the plain values of a recipe."""
-    return hashlib.sha256(canonical(recipe)).hexdigest()
 
 
 def approximate_parameters(model: ModelConfig) -> int:

@@ -57,6 +57,15 @@ def fingerprint(public: str) -> str:
     return " ".join(text[start : start + 4] for start in range(0, 32, 4))
 
 
+def payload_hash(payload: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON, in hex: what names a recipe in a site's limits.
+
+    Raises:
+        SigningError: the payload is not JSON.
+    """
+    return hashlib.sha256(canonical(payload)).hexdigest()
+
+
 def sign(key: Ed25519PrivateKey, context: str, payload: Mapping[str, Any]) -> str:
     """The signature in hex. The context names what is signed, so that no signature serves for something else."""
     return key.sign(signed_bytes(context, payload)).hex()

@@ -34,8 +34,14 @@ app.add_typer(cli_log.app, name="log", no_args_is_help=True)
 def config(
     overrides: Annotated[list[str] | None, typer.Argument(help="as in model=base federation.rounds=3")] = None,
 ) -> None:
-    """Print the run that these overrides give, checked, as YAML."""
+    """Print the run that these overrides give, checked, as YAML, and the digest by which a site may pin its recipe."""
+    from mumc_model.data.tokenizer import vocabulary
+    from protocol.signing import payload_hash
+    from server.orders import fit_vocabulary
+
     resolved = load(RunConfig, compose("run", overrides or []))
+    recipe = fit_vocabulary(resolved.recipe, len(vocabulary(resolved.vocabulary).vocab))
+    typer.echo(f"# policy.runs.recipes: [{payload_hash(dump(recipe))}]")
     typer.echo(yaml.safe_dump(dump(resolved), sort_keys=False), nl=False)
 
 

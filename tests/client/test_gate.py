@@ -9,12 +9,13 @@ import pytest
 from client.config import RunLimits
 from client.errors import GateError
 from client.faults import refusal
-from client.gate import check_code, check_order, check_records, recipe_digest, released
+from client.gate import check_code, check_order, check_records, released
 from client.seal import check_leaves
 from configs.loader import ConfigurationError, load
 from mumc_model.config import Recipe
 from protocol.errors import UnexpectedWeightsError
 from protocol.messages import STAGE_ACTIONS, Refusal, Report
+from protocol.signing import payload_hash
 
 NOON = time(12)
 
@@ -100,7 +101,7 @@ def test_the_reason_names_the_numbers_and_is_told_to_the_server(order):
 
 def test_a_recipe_is_accepted_by_its_digest(order):
     check_order(
-        RunLimits(secure_aggregation="allowed", recipes=(recipe_digest(order.recipe),)), order, recipe(order), NOON
+        RunLimits(secure_aggregation="allowed", recipes=(payload_hash(order.recipe),)), order, recipe(order), NOON
     )
 
 

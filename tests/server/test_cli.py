@@ -2,14 +2,25 @@ import pytest
 import yaml
 
 from configs.loader import load
+from mumc_model.data.tokenizer import vocabulary
+from protocol.signing import payload_hash
 from server.config import RunConfig
 from server.journal import Journal, RoundRecord
+from server.orders import Orders, fit_vocabulary
 
 
 def test_config_prints_a_run_that_loads_again(called):
     code, out, _ = called("config", "federation.rounds=2", "strategy=fedyogi")
     config = load(RunConfig, yaml.safe_load(out))
     assert (code, config.federation.rounds, config.strategy.optimizer) == (0, 2, "yogi")
+
+
+def test_config_prints_the_digest_by_which_a_site_pins_the_recipe_of_the_orders(called):
+    _, out, _ = called("config", "model=small")
+    config = load(RunConfig, yaml.safe_load(out))
+    tokens = tuple(vocabulary(config.vocabulary).vocab)
+    order = Orders(config, "trial", fit_vocabulary(config.recipe, len(tokens)), tokens).pretrain(1, "0" * 64)
+    assert out.splitlines()[0] == f"# policy.runs.recipes: [{payload_hash(order.recipe)}]"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,12 @@ import re
 
 import pytest
 
-from client.gate import recipe_digest
 from client.preflight.run import read_run, usual_run
 from client.privacy.ledger import Ledger
 from client.privacy.policy import sign_policy
 from configs.compose import compose
 from configs.loader import ConfigurationError, load
-from protocol.signing import new_key
+from protocol.signing import new_key, payload_hash
 from server.config import RunConfig
 from tests.client.preflight.conftest import run_file
 from tests.client.privacy.officer import POLICY
@@ -88,7 +87,7 @@ def test_a_federation_smaller_than_the_site_hides_in_is_told(site, run_of):
 
 def test_a_recipe_is_known_by_the_digest_that_an_order_of_it_has(site, run_of, server):
     site.run = run_of()
-    site.limit(recipes=[recipe_digest(server.pretrain().recipe)])
+    site.limit(recipes=[payload_hash(server.pretrain().recipe)])
     assert site.find("policy").status == "pass"
     site.run = run_of("pretrain.batch_size=6")
     del site.asked
