@@ -4,10 +4,9 @@ A site without limits trains nothing. A reason names the order's numbers and the
 data, so that the server can show it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, time
 from fnmatch import fnmatchcase
-from typing import Any
 
 from flwr.app import Context, Message
 
