@@ -44,7 +44,11 @@ TABLE = (
         "no: words must add. 32-bit words are as large as float32, and random words do not compress",
     ),
     Row("late updates (staleness discount, buffered rounds)", "could be", "no: a vector fits one session only"),
-    Row("a lost reply", "asked for in the next round", "asked for once more; resent as stored, never masked anew"),
+    Row(
+        "a lost reply",
+        "asked for in the next round",
+        "asked for once more where the site is there; resent as stored, never masked anew",
+    ),
     Row("too few sites in a round", "the run ends", "the attempt is void, and the next begins when sites are there"),
     Row("retry after the sum was opened", "no", "no: the round is over, the next begins"),
     Row("losses and counts in reports", "as the policy says", "losses as the policy says; counts are the weights"),

@@ -33,6 +33,9 @@ Take = Callable[[Report, Mapping[str, Array]], None]
 OFFLINE = "offline"
 """The code of a site of the session that was not there when it began."""
 
+AGAIN = (NOT_SENT, UNREADABLE, "flower_2", "flower_4", "flower_8")
+"""Codes of answers that were lost though the site is there: the order or the reply was, or its task has crashed."""
+
 
 class Ask(Protocol):
     """`Strategy.ask`: one order a node, and each report to `take`."""
@@ -189,12 +192,12 @@ class MaskedRound:
         }
 
     def _stage(self, stage: str, forward: Callable[[str], Content]) -> None:
-        """Ask whoever may answer, once more where Flower lost the answer, and note who did not."""
+        """Ask whoever may answer, once more where a site is there and its answer is not, and note who did not."""
         asked = [site for site in self.aggregator.missing() if site in self.nodes]
         timeout_s = self.mask_timeout_s if stage == "mask" else self.stage_timeout_s
         deadline = time.monotonic() + timeout_s
         tally = self._ask(stage, asked, forward, timeout_s)
-        lost = [site for site, code in tally.refused.items() if code in (NOT_SENT, UNREADABLE) or "flower_" in code]
+        lost = [site for site, code in tally.refused.items() if code in AGAIN]
         if lost and (left := deadline - time.monotonic()) > 0:
             again = self._ask(stage, lost, forward, left)
             tally.reports |= again.reports

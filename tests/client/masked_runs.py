@@ -19,11 +19,11 @@ SITES = {node: name for name, node in NODES.items()}
 
 
 class LossyGrid(LocalGrid):
-    """A grid on which chosen orders meet a site that has just died, and replies can be changed on their way."""
+    """A grid on which chosen orders meet a site that is gone, or whose task crashes once; replies can be changed."""
 
-    def __init__(self, sites, engine, lost=(), change=None):
+    def __init__(self, sites, engine, lost=(), crashed=(), change=None):
         super().__init__(sites, engine)
-        self._lost, self._change = set(lost), change or (lambda order, reply: reply)
+        self._lost, self._crashed, self._change = set(lost), set(crashed), change or (lambda order, reply: reply)
         self._dead = {}
         self.asked = []
 
@@ -33,10 +33,12 @@ class LossyGrid(LocalGrid):
             order, _ = order_from_record(message.content)
             place = (SITES[message.metadata.dst_node_id], order.round, order.attempt, order.stage or order.action)
             self.asked.append(place)
-            if place in self._lost:
-                ids.append(f"dead-{len(self._dead)}")
+            if place in self._lost | self._crashed:
+                ids.append(f"dead-{len(self.asked)}")
                 message.metadata.__dict__["_message_id"] = ids[-1]
-                self._dead[ids[-1]] = message
+                code = ErrorCode.NODE_UNAVAILABLE if place in self._lost else ErrorCode.CLIENT_APP_CRASHED
+                self._crashed.discard(place)
+                self._dead[ids[-1]] = code, message
             else:
                 ids += super().push_messages([message])
         return ids
@@ -44,9 +46,7 @@ class LossyGrid(LocalGrid):
     def pull_messages(self, message_ids):
         ids = list(message_ids)
         replies = [
-            Message(Error(ErrorCode.NODE_UNAVAILABLE, "gone"), reply_to=self._dead.pop(i))
-            for i in ids
-            if i in self._dead
+            Message(Error(self._dead[i][0], "gone"), reply_to=self._dead.pop(i)[1]) for i in ids if i in self._dead
         ]
         return replies + [self._changed(reply) for reply in super().pull_messages(ids)]
 
@@ -59,11 +59,11 @@ class LossyGrid(LocalGrid):
 class Played:
     """A run that came to its end, or to a FederationError."""
 
-    def __init__(self, folder, *overrides, lost=(), change=None):
+    def __init__(self, folder, *overrides, lost=(), crashed=(), change=None):
         self.settings = config(f"output_dir={folder / 'out'}", "federation.final=none", *overrides)
         sites = {node: folder / name for name, node in NODES.items()}
         engine = InProcess(1)
-        self.grid = LossyGrid(sites, engine, lost, change)
+        self.grid = LossyGrid(sites, engine, lost, crashed, change)
         self.error = None
         try:
             self.result = run(self.grid, self.settings, post=Post(Home.open(folder / "hub")))

@@ -71,11 +71,19 @@ def test_a_site_that_dies_in_training_comes_back_in_the_next_round(trio_folder):
     assert "masked, threshold 2" in str(second)
     assert "lost cedar (flower_5" in str(second)
     assert set(played.result.vqa) == set(NODES)
-    # Lost for good, asked for twice.
-    assert played.grid.asked.count(lost[0]) == 2
+    # A site that is gone holds nobody up: it is not asked again.
+    assert played.grid.asked.count(lost[0]) == 1
     for name in NODES:
         left = json.loads((next((trio_folder / name).glob("state/runs/*/secagg.json"))).read_text())["state"]
         assert left["stage"] == "ended"
+
+
+@pytest.mark.parametrize("stage", ["advertise", "mask", "unmask"])
+def test_a_site_whose_task_crashes_is_asked_once_more_and_takes_part(trio_folder, stage):
+    played = Played(trio_folder, "federation.rounds=1", crashed=[("cedar", 1, 1, stage)])
+    assert played.records[0].secagg["survivors"] == sorted(NODES)
+    assert played.records[0].secagg["absent"] == {}
+    assert played.grid.asked.count(("cedar", 1, 1, stage)) == 2
 
 
 @pytest.mark.parametrize("stage", ["agree", "unmask"])
