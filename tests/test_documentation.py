@@ -19,7 +19,7 @@ TYPES = {"mumc-sim run": ("simulation", SimulationConfig), "mumc-server config":
 def commands():
     """Every line of a page that starts with one of the commands."""
     for page in PAGES:
-        for line in page.read_text(encoding="utf-8").splitlines():
+        for line in page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
             for command in TYPES:
                 if line.strip().startswith(command + " "):
                     yield pytest.param(
