@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE as MAX_ARRAY_CHUNK_SIZE
+from flwr.proto.message_pb2 import PushObjectRequest
 
 from protocol.flower import free_port
 from server.certificates import new_authority, now_utc
@@ -23,7 +25,7 @@ pytestmark = [
 
 SHIPPED = Path(__file__).resolve().parents[2] / "docs" / "deployment" / "nginx.conf"
 MISSING = b"HTTP/1.1 404 "
-PROTOBUF = "application/protobuf"
+PROTOBUF = "Content-Type: application/protobuf\r\nAccept: application/protobuf\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def answers(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def say(federation, path, *, method="POST", port=None, headers="", length=0):
+def say(federation, path, *, method="POST", port=None, headers="", body=b"", length=0):
     """The answer's first bytes to a request that is written as it stands: no client tidies up the path."""
     context = ssl.create_default_context(cafile=federation.hub / "keys" / "ca.crt")
     with (
@@ -88,7 +90,7 @@ def say(federation, path, *, method="POST", port=None, headers="", length=0):
         context.wrap_socket(plain, server_hostname="127.0.0.1") as line,
     ):
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}"
-        line.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode())
+        line.sendall(f"{head}Content-Length: {length or len(body)}\r\n\r\n".encode() + body)
         return line.recv(4096)
 
 
@@ -133,8 +135,13 @@ def test_the_same_would_have_been_answered_without_it(hub):
 
 
 def test_whoever_has_no_node_key_gets_to_the_superlink_and_no_further(hub):
-    headers = f"Content-Type: {PROTOBUF}\r\nAccept: {PROTOBUF}\r\n"
-    assert say(hub, "/v1/fleet/pull-messages", headers=headers).startswith(b"HTTP/1.1 401 ")
+    assert say(hub, "/v1/fleet/pull-messages", headers=PROTOBUF).startswith(b"HTTP/1.1 401 ")
+
+
+def test_the_largest_piece_of_an_update_gets_to_the_superlink(hub):
+    """Which turns it away only because nobody signed it."""
+    piece = PushObjectRequest(object_id="0" * 64, object_content=bytes(MAX_ARRAY_CHUNK_SIZE)).SerializeToString()
+    assert say(hub, "/v1/fleet/push-object", headers=PROTOBUF, body=piece).startswith(b"HTTP/1.1 401 ")
 
 
 def test_a_larger_body_than_any_site_sends_is_turned_away_before_the_superlink_reads_it(hub):
