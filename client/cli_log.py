@@ -80,7 +80,7 @@ def _words(entry: dict[str, Any]) -> str:
     if kind == "schema":
         return f"{when}  {len(entry['tensors'])} tensors have the form {entry['digest'][:12]}"
     if kind == "turned_away":
-        return f"{when}  turned away {entry['stage']}: {entry['code']}: {entry['text']}"
+        return f"{when}  turned away {entry['stage']}: {entry['code']}: {entry.get('why') or entry['text']}"
     where = f"{when}  {entry['run']} round {entry['round']}.{entry['attempt']} {entry['stage']}"
     if kind == "order":
         return f"{where}  order, {entry['steps']} steps, {entry['bytes']:,} bytes came"

@@ -66,7 +66,7 @@ def told(entry: Entry) -> str:
     if entry["kind"] == "order":
         return f"asked: {entry['stage']}, round {entry['round']} of {entry['run']}"
     if entry["kind"] == "turned_away":
-        return f"turned away: {entry['stage']} ({entry['code']}): {entry['text']}"
+        return f"turned away: {entry['stage']} ({entry['code']}): {entry.get('why') or entry['text']}"
     if entry["kind"] != "reply":
         return ""
     if entry["answer"] == "refusal":

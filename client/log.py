@@ -41,9 +41,19 @@ def order_line(said: Statement, order: Order, arrays: Arrays) -> dict[str, Any]:
     }
 
 
-def turned_away_line(action: str, answer: Refusal) -> dict[str, Any]:
-    """The line of an order that is not the server's, or not new; nothing that it says of itself is believed."""
-    return {"kind": "turned_away", "stage": action, "code": answer.code, "text": answer.text, **_size(answer)}
+def turned_away_line(action: str, answer: Refusal, why: str) -> dict[str, Any]:
+    """The line of an order that is not the server's, or not new; nothing that it says of itself is believed.
+
+    `why` is for the engineer alone: unlike the answer's text it did not leave.
+    """
+    return {
+        "kind": "turned_away",
+        "stage": action,
+        "code": answer.code,
+        "text": answer.text,
+        "why": why,
+        **_size(answer),
+    }
 
 
 def receipt(answer: Report | Refusal, arrays: Arrays, schema: WeightSchema | None = None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from protocol.enrolment import Join
 from protocol.envelope import Statement
 from protocol.errors import EnvelopeError, ProtocolError, StaleError, UnexpectedWeightsError
 from protocol.hashchain import Entry, Head
-from protocol.messages import EPSILON, Order, Refusal, Report
+from protocol.messages import EPSILON, Order, Refusal, Report, one_line
 from protocol.records import WORDS, order_from_record, reply_from_record, seal_from_record, to_record
 from protocol.signing import public_hex
 
@@ -45,7 +45,7 @@ def seal_replies(message: Message, context: Context, call_next: CallNext) -> Mes
     door = Door(root, join)
 
     def inside(message: Message, context: Context) -> Message:
-        door.accept(message)
+        door.open(message)
         return door.release(message, call_next(message, context))
 
     reply = answer_faults(message, context, inside)
@@ -68,11 +68,20 @@ class Door:
         self._accepted: Statement | None = None
         self._forms: set[str] = set()
         self._held: dict[str, Any] = {"withheld": []}
+        self._why = ""
 
     @property
     def accepted(self) -> bool:
         """Whether the order is the server's, for this site, and new."""
         return self._accepted is not None
+
+    def open(self, message: Message) -> None:
+        """Return only if the order was accepted; why it was not is kept for the log."""
+        try:
+            self.accept(message)
+        except ProtocolError as error:
+            self._why = one_line(str(error))
+            raise
 
     def accept(self, message: Message) -> None:
         """Return only if the server signed exactly this order, for this site, and it is new; it is in the log then.
@@ -114,7 +123,7 @@ class Door:
         """Note an order that was not accepted. Its reply is a bare refusal, and leaves unsigned."""
         answer, _ = reply_from_record(reply.content)
         assert isinstance(answer, Refusal)
-        self._log.append(self._key, turned_away_line(message.metadata.message_type, answer))
+        self._log.append(self._key, turned_away_line(message.metadata.message_type, answer, self._why))
 
     def send(self, message: Message, reply: Message) -> Message:
         """The reply as it leaves: with its receipt in the log, signed."""

@@ -123,7 +123,7 @@ def test_a_line_each_is_shown(played, call):
     assert "norm " in lines[2]
     assert "accuracy " in lines[6]
     assert "bytes of weights" not in lines[6]
-    assert "turned away train.pretrain: bad_seal: the order cannot be followed" in lines[7]
+    assert "turned away train.pretrain: bad_seal: the order is not signed, and this site" in lines[7]
     _, out, _ = call(site_main, "log", "show", played.sites["north"], "--last", "1", "--json")
     assert json.loads(out)["code"] == "bad_seal"
     _, out, _ = call(server_main, "log", "show", played.home.root)
