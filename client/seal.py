@@ -143,7 +143,7 @@ class Door:
             payload=payload,
             head=Head(count=entry["index"] + 1, hash=entry["hash"]),
             seen=said.head,
-            ledger=Ledger.open(self._root).head,
+            ledger=Ledger.open(self._root).head.hash,
         )
         return Message(to_record(answer, arrays or None, envelope.seal(statement, self._key)), reply_to=message)
 

@@ -28,7 +28,9 @@ Direction = Literal["order", "reply"]
 DIRECTIONS: tuple[str, ...] = get_args(Direction)
 MAX_CHARS = 1 << 14
 
-_HEADS = ("head", "seen", "ledger")
+NOTHING = Head().hash
+"""What stands for the last row of a ledger that has none."""
+_HEADS = ("head", "seen")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NONCE = re.compile(r"[0-9a-f]{32}")
@@ -59,14 +61,15 @@ class Statement:
     """How far the sender's own log goes."""
     seen: Head = field(default_factory=Head)
     """How far the other side's log went when the sender last heard of it; empty for never."""
-    ledger: Head = field(default_factory=Head)
-    """How far the site's privacy ledger goes; in an order, how far the server last heard that it went."""
+    ledger: str = NOTHING
+    """Hash of the last row of the site's privacy ledger; in an order, the one that the server last heard of. How many
+    rows there are is not said, since each withdrawn patient is one."""
 
     def __post_init__(self) -> None:
         """Refuse what neither side would say."""
         _require(self.direction in DIRECTIONS, "direction", self.direction)
         _require(self.stage in ACTIONS, "stage", self.stage)
-        for name in ("federation", "base_digest", "payload"):
+        for name in ("federation", "base_digest", "payload", "ledger"):
             _require(_DIGEST.fullmatch(getattr(self, name)) is not None, name, getattr(self, name))
         for name in ("site", "run_id"):
             _require(_NAME.fullmatch(getattr(self, name)) is not None, name, getattr(self, name))

@@ -9,7 +9,7 @@ from protocol.hashchain import Entry, Head, head_of
 from protocol.logcheck import Break, head_text, read_log
 from protocol.signing import public_hex
 from server.home import Home
-from server.log import read_heads, server_log
+from server.log import Known, read_heads, server_log
 
 REMEDY = (
     "put the newest unchanged copy of the file back before the next run: every site refuses a server whose log has "
@@ -99,24 +99,24 @@ def summary(path: Path, entries: Sequence[Entry], breaks: tuple[Break, ...]) -> 
 def misfits(entries: Sequence[Entry]) -> Iterator[tuple[int, str]]:
     """The line of each reply that answers no order, or with which a site's own log went back, and why."""
     asked: dict[str, Entry] = {}
-    known: dict[tuple[str, str], int] = {}
+    known: dict[str, int] = {}
     for entry in entries:
         if entry["kind"] == "order":
             asked[entry["nonce"]] = entry
         elif entry["kind"] == "revoked":
-            known = {key: count for key, count in known.items() if key[0] != entry["site"]}
+            known.pop(entry["site"], None)
         elif entry["kind"] == "reply":
             order = asked.pop(entry["nonce"], None)
             if order is None or any(order[name] != entry[name] for name in _PLACE):
                 yield entry["index"] + 1, "the reply answers no order before it, or one that has its reply"
-            for kind, head in entry["heads"].items():
-                key = (entry["site"], kind)
-                if head["count"] < known.get(key, 0):
-                    yield entry["index"] + 1, f"the {kind} of {key[0]} went from {known[key]} lines to {head['count']}"
-                known[key] = head["count"]
+            if entry["heads"]:
+                site, count = entry["site"], entry["heads"]["log"]["count"]
+                if count < known.get(site, 0):
+                    yield entry["index"] + 1, f"the log of {site} went from {known[site]} lines to {count}"
+                known[site] = count
 
 
-def forgotten(entries: Sequence[Entry], heads: Mapping[str, Mapping[str, Head]]) -> Iterator[tuple[int, str]]:
+def forgotten(entries: Sequence[Entry], heads: Mapping[str, Known]) -> Iterator[tuple[int, str]]:
     """The line of each site's head that the log has and `state/heads.json` has lost, and what is there instead."""
     last: dict[str, Entry] = {}
     for entry in entries:
@@ -125,18 +125,17 @@ def forgotten(entries: Sequence[Entry], heads: Mapping[str, Mapping[str, Head]])
         elif entry["kind"] == "revoked":
             last.pop(entry["site"], None)
     for site, entry in sorted(last.items()):
-        for kind, plain in sorted(entry["heads"].items()):
-            told, kept = Head(**plain), heads.get(site, {}).get(kind, Head())
-            if kept.count < told.count or (kept.count == told.count and kept != told):
-                yield (
-                    entry["index"] + 1,
-                    f"the {kind} of {site} had {told.count} lines, and heads.json remembers {kept.count} or others",
-                )
+        told, kept = Head(**entry["heads"]["log"]), heads.get(site, Known()).log
+        if kept.count < told.count or (kept.count == told.count and kept != told):
+            yield (
+                entry["index"] + 1,
+                f"the log of {site} had {told.count} lines, and heads.json remembers {kept.count} or others",
+            )
 
 
 def _traffic(name: str, orders: Sequence[Entry], replies: Sequence[Entry]) -> SiteTraffic:
     own = [entry for entry in replies if entry["site"] == name]
-    heads = [entry["heads"]["log"] for entry in own if "log" in entry["heads"]]
+    heads = [entry["heads"]["log"] for entry in own if entry["heads"]]
     return SiteTraffic(
         asked=sum(entry["site"] == name for entry in orders),
         accepted=sum(entry["what"] == "accepted" for entry in own),

@@ -6,6 +6,7 @@ is remembered in `state/heads.json` and told to that site with the next order, s
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from protocol.records import payload_bytes, reply_from_record, seal_from_record
 from protocol.signing import public_hex
 from server.errors import FolderError
 from server.home import Home
-from server.log import Heads, read_heads, server_log, write_heads
+from server.log import Heads, Known, read_heads, server_log, write_heads
 from server.roster import EnrolledSite, SiteRegister
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -84,7 +85,7 @@ class Post:
         site, nonce = self.site(node), envelope.new_nonce()
         place = _place(order, site, nonce)
         entry = self._log.append(self._key, {"kind": "order", **place, "payload": payload})
-        known = self._heads.get(site, {})
+        known = self._heads.get(site, Known())
         said = Statement(
             direction="order",
             federation=self._federation,
@@ -97,8 +98,8 @@ class Post:
             base_digest=order.base_digest,
             payload=payload,
             head=Head(count=entry["index"] + 1, hash=entry["hash"]),
-            seen=known.get("log", Head()),
-            ledger=known.get("ledger", Head()),
+            seen=known.log,
+            ledger=known.ledger,
         )
         self._asked[node] = said
         return envelope.seal(said, self._key)
@@ -140,15 +141,13 @@ class Post:
         return found.statement.payload
 
     def _remember(self, site: str, said: Statement) -> None:
-        known = self._heads.get(site, {})
-        for name, head in (("log", said.head), ("ledger", said.ledger)):
-            before = known.get(name, Head())
-            if head.count < before.count or (head.count == before.count and head.hash != before.hash):
-                raise ChainError(
-                    f"the {name} of {site} has {head.count} lines and had {before.count}: lines were lost, or it was "
-                    "written anew"
-                )
-        self._heads[site] = {"log": said.head, "ledger": said.ledger}
+        before, head = self._heads.get(site, Known()).log, said.head
+        if head.count < before.count or (head.count == before.count and head.hash != before.hash):
+            raise ChainError(
+                f"the log of {site} has {head.count} lines and had {before.count}: lines were lost, or it was written "
+                "anew"
+            )
+        self._heads[site] = Known(log=head, ledger=said.ledger)
         write_heads(self._home, self._heads)
 
     def _note(
@@ -156,7 +155,7 @@ class Post:
     ) -> None:
         asked = self._asked[node]
         place = {"site": asked.site, "run": asked.run_id, "round": asked.round, "attempt": asked.attempt}
-        heads = {kind: vars(head) for kind, head in self._heads.get(asked.site, {}).items()}
+        heads = asdict(self._heads[asked.site]) if asked.site in self._heads else {}
         body = {"kind": "reply", **place, "stage": asked.stage, "nonce": asked.nonce, "what": what, "code": code}
         told = {"reason": reason, "payload": payload, "bytes": payload_bytes(record)}
         self._log.append(self._key, body | told | {"heads": heads})

@@ -15,8 +15,6 @@ from client.privacy.ledger_book import HANDOVER, handover_payload
 from client.privacy.ledger_rows import Charge, Reservation, code_digest, now, row
 from client.privacy.ledger_store import CONTEXT, LedgerStore
 from client.privacy.policy import PrivacyPolicy, check_site_unit, check_strength, read_policy, write_policy
-from protocol import hashchain
-from protocol.errors import ChainError
 from protocol.hashchain import Head
 from protocol.signing import public_hex, sign
 
@@ -232,16 +230,17 @@ class Ledger:
         with self._store.changing() as key:
             return sign(key, context, payload)
 
-    def check_anchor(self, anchor: Head) -> None:
-        """Return only if this ledger goes on from a head of it that was kept elsewhere.
+    def check_anchor(self, anchor: str) -> None:
+        """Return only if this ledger goes on from a row whose hash was kept elsewhere.
 
         Raises:
             LedgerError: it does not: it is an older copy, or was written anew.
         """
-        try:
-            hashchain.check_contains(self._store.entries, anchor)
-        except ChainError as error:
-            raise LedgerError(f"the ledger is not the one that was anchored: {error}") from None
+        if anchor != Head().hash and all(entry["hash"] != anchor for entry in self._store.entries):
+            raise LedgerError(
+                f"none of the ledger's {self.head.count} rows is the one that the server last heard of: an older copy "
+                "was put in its place, or it was written anew; put the newest copy back"
+            )
 
 
 def excluded_units(root: Path, ids: Iterable[str]) -> set[str]:

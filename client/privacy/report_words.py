@@ -74,8 +74,8 @@ NOT_COVERED = (
     (
         "Withdrawn patients",
         "take part in no later round, but what earlier rounds learned of them cannot be taken back; their protection "
-        "is the epsilon spent until then. How many were withdrawn between two rounds can show to the server, which is "
-        "told how many rows this site's ledger has, so that it can find an older copy; who they were cannot",
+        "is the epsilon spent until then. The server is told the hash of the ledger's last row and not how many rows "
+        "there are, so that how many were withdrawn does not show",
     ),
     ("How long a round took", "depends on how many patients were drawn, and a server can measure it"),
     (

@@ -173,7 +173,9 @@ def test_an_edited_line_of_the_server_is_found(federation, call):
 
 def test_heads_that_were_taken_back_are_found_by_the_server_s_log(federation, call):
     heads = read_heads(federation.home)
-    write_heads(federation.home, heads | {"north": heads["north"] | {"log": Head(count=3, hash="b" * 64)}})
+    write_heads(
+        federation.home, heads | {"north": dataclasses.replace(heads["north"], log=Head(count=3, hash="b" * 64))}
+    )
     code, out, _ = call(server_main, "log", "verify", federation.home.root)
     assert code == 1
     assert "the log of north had 7 lines, and heads.json remembers 3" in out
@@ -191,7 +193,7 @@ def test_heads_that_are_damaged_are_named_with_the_remedy(federation, call, text
 
 def test_heads_that_a_crash_kept_before_the_log_s_line_are_no_break(federation):
     heads = read_heads(federation.home)
-    write_heads(federation.home, heads | {"north": heads["north"] | {"log": LATER}})
+    write_heads(federation.home, heads | {"north": dataclasses.replace(heads["north"], log=LATER)})
     assert check_server_log(federation.home).whole
 
 

@@ -220,7 +220,8 @@ def test_the_server_finds_a_site_whose_log_has_grown_shorter(federation):
     post = federation.post()
     reply = federation.ask(federation.sealed(post, federation.run.pretrain(1)))
     post.check(NODES["north"], reply)
-    post._heads["north"]["log"] = dataclasses.replace(post._heads["north"]["log"], count=99)
+    known = post._heads["north"]
+    post._heads["north"] = dataclasses.replace(known, log=dataclasses.replace(known.log, count=99))
     with pytest.raises(ChainError, match="the log of north has 3 lines and had 99"):
         post.check(NODES["north"], reply)
 

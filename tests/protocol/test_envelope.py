@@ -40,7 +40,7 @@ OTHER = {
     "payload": "d" * 64,
     "head": Head(count=2, hash="c" * 64),
     "seen": Head(count=1, hash="c" * 64),
-    "ledger": Head(count=1, hash="c" * 64),
+    "ledger": "c" * 64,
 }
 
 

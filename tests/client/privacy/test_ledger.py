@@ -334,15 +334,15 @@ def test_an_anchored_head_stays_good_as_the_ledger_grows_and_finds_a_copy_on_a_n
     ledger = Ledger.open(root)
     shutil.copytree(root, tmp_path / "old")
     ledger.reserve(CHARGE, units=PATIENTS)
-    anchor = ledger.head
+    anchor = ledger.head.hash
     ledger.reserve(CHARGE, units=PATIENTS)
     ledger.check_anchor(anchor)
-    ledger.check_anchor(Head())
+    ledger.check_anchor(Head().hash)
     monkeypatch.setenv("MUMC_REGISTRY", str(tmp_path / "new machine"))
-    with pytest.raises(LedgerError, match="not the one that was anchored"):
+    with pytest.raises(LedgerError, match=r"none of the ledger's .* rows is the one that the server last heard of"):
         Ledger.open(tmp_path / "old").check_anchor(anchor)
     with pytest.raises(LedgerError, match="written anew"):
-        ledger.check_anchor(Head(count=anchor.count, hash="0" * 64))
+        ledger.check_anchor("a" * 64)
 
 
 def test_a_folder_moved_to_another_machine_goes_on_there(root, tmp_path, monkeypatch):
