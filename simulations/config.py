@@ -61,8 +61,10 @@ class SimulationConfig:
     """What `scratch` keeps frozen in fine-tuning; its encoders are random, so by default nothing."""
     variants: Mapping[str, VariantConfig] = field(default_factory=dict)
     """More federated arms, by name."""
+    references: tuple[Arm, ...] = ()
+    """Arms that every variant is compared with on the same questions, where both are run."""
     public_images: int = 400
-    """Captioned images of the public archive that the arm `public` pre-trains on."""
+    """Captioned images of the public archive, from which the arm `public` learns and banks at sites are drawn."""
     delta: float = 1e-4
     """Of the policies that simulated hospitals sign, where an arm is differentially private."""
     seeds: tuple[int, ...] = (0,)
@@ -78,10 +80,17 @@ class SimulationConfig:
         """Refuse a comparison of nothing."""
         if not self.arms or not self.seeds:
             raise ConfigurationError("a simulation needs at least one arm and one seed, for instance seeds=[0]")
-        for arm in self.arms:
+        for arm in (*self.arms, *self.references):
             if arm not in ARMS and arm not in self.variants:
                 raise ConfigurationError(f"no arm is called '{arm}'; {nearest(arm, [*ARMS, *self.variants])}")
         if any(self.variants[arm].warm for arm in self.arms if arm in self.variants) and "public" not in self.arms:
             raise ConfigurationError("a warm variant starts from the arm public; add public to arms")
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigurationError(f"seeds {list(self.seeds)} repeat; each seed counts once")
+
+    @property
+    def pairs(self) -> list[tuple[Arm, Arm]]:
+        """Every variant that is run with each reference that is run."""
+        variants = [arm for arm in self.arms if arm in self.variants]
+        references = [other for other in self.references if other in self.arms]
+        return [(arm, other) for other in references for arm in variants if arm != other]

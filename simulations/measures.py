@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from configs.loader import ConfigurationError
 from mumc_model.checkpoint import load_weights
 from mumc_model.data.phantom import write_hospitals
 from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.tokenizer import vocabulary
 from mumc_model.model import build_model
+from mumc_model.privacy import BankConfig
 from mumc_model.retrieval import retrieve
 from mumc_model.sharing import load_shared
 from mumc_model.train import choose_device
@@ -29,6 +31,22 @@ def write_public(config: SimulationConfig, seed: int, out: Path) -> Path:
     folder = _archive(config, _PUBLIC + seed, config.public_images, out / "public")
     configure(folder, config)
     return folder
+
+
+def write_bank(config: SimulationConfig, bank: BankConfig, seed: int, out: Path) -> Path | None:
+    """The public archive, where a run contrasts with a bank at its sites; otherwise nothing.
+
+    Raises:
+        ConfigurationError: the archive has fewer images than the bank shall have pairs.
+    """
+    if bank.source != "site":
+        return None
+    if config.public_images < bank.size:
+        raise ConfigurationError(
+            f"a bank at the sites is drawn from public_images={config.public_images} public images, and "
+            f"privacy.bank.size is {bank.size}; set public_images={bank.size}, or a smaller bank"
+        )
+    return write_public(config, seed, out)
 
 
 def write_held_out(config: SimulationConfig, seed: int, out: Path) -> SiteData:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
+
 from client.privacy import metrics
 from client.privacy.accounting import epsilon_pld, epsilon_rdp, noise_for
 from client.privacy.budget import cap_for
@@ -52,10 +54,13 @@ def public_units(hospitals: Sequence[Path]) -> int:
     return max(10, min(patients) // 10 * 10)
 
 
-def private_hospitals(hospitals: Sequence[Path], out: Path, units: int, budget: Budget, name: str) -> list[Path]:
+def private_hospitals(
+    hospitals: Sequence[Path], out: Path, units: int, budget: Budget, name: str, bank: Path | None = None
+) -> list[Path]:
     """Copies of the hospitals under `out`, with policies that an officer of their own has signed for this budget.
 
-    `name` keeps the patients of one arm and seed apart from those of others in the registry.
+    `name` keeps the patients of one arm and seed apart from those of others in the registry. `bank` is the site folder
+    of public pairs for hospitals whose site.yaml names none.
     """
     officer = new_key()
     copies = []
@@ -72,6 +77,8 @@ def private_hospitals(hospitals: Sequence[Path], out: Path, units: int, budget: 
             public_key=public_hex(officer),
         )
         _rename_patients(copy, f"{name}/")
+        if bank:
+            _name_bank(copy, bank)
         Ledger.open(copy).approve(sign_policy(unsigned, path.name, officer))
         copies.append(copy)
     return copies
@@ -88,6 +95,13 @@ def _rename_patients(root: Path, prefix: str) -> None:
         rows = [json.loads(line) for line in (root / name).read_text(encoding="utf-8").splitlines()]
         lines = [json.dumps(row | {"patient_id": prefix + row["patient_id"]}, ensure_ascii=False) for row in rows]
         (root / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def _name_bank(root: Path, bank: Path) -> None:
+    path = root / "site.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings["bank"] = settings.get("bank") or str(bank)
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 def with_noise(run: RunConfig, epsilon: float, units: int, delta: float) -> tuple[RunConfig, Budget]:

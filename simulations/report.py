@@ -87,7 +87,7 @@ def build_report(study: Study, rng: np.random.Generator) -> Report:
         "intervals": {"level": 0.95, "method": "percentile bootstrap", "clusters": list(any_arm.cluster_columns)},
         "arms": {arm: scores(answers[arm], rng) | _costs(arm, study.training) for arm in arms},
         "baselines": {name: scores(answers[name], rng) for name in guesses},
-        "differences": _differences(answers, rng),
+        "differences": _differences(answers, study.pairs, rng),
         "facts": facts(study),
         "out_of_list": _out_of_list(study.questions),
         "bytes_up": sum(t.bytes_up for t in study.training),
@@ -115,9 +115,11 @@ def _in_order(arms: Iterable[str]) -> list[str]:
     return sorted(arms, key=lambda arm: ARMS.index(arm) if arm in ARMS else len(ARMS))
 
 
-def _differences(answers: Mapping[str, Answers], rng: np.random.Generator) -> dict[str, Any]:
-    pairs = [(a, b) for a, b in DIFFERENCES if a in answers and b in answers]
-    return {f"{a}-{b}": difference(answers[a], answers[b], rng) for a, b in pairs}
+def _differences(
+    answers: Mapping[str, Answers], more: Sequence[tuple[str, str]], rng: np.random.Generator
+) -> dict[str, Any]:
+    pairs = [(a, b) for a, b in (*DIFFERENCES, *more) if a in answers and b in answers]
+    return {f"{a}-{b}": {"arms": [a, b]} | difference(answers[a], answers[b], rng) for a, b in pairs}
 
 
 def _costs(arm: str, training: Sequence[Training]) -> dict[str, Any]:

@@ -44,17 +44,24 @@ def fact_cells(study: Study, factors: Values) -> list[dict[str, Any]]:
     ]
 
 
+_FORMATS = {
+    "epsilon": "{:.2f}",
+    "epsilon_rdp": "{:.2f}",
+    "delta": "{:.0e}",
+    "noise_multiplier": "{:.2f}",
+    "retrieval_at_5": "{:.1%}",
+    "retrieval_at_5_back": "{:.1%}",
+}
+
+
 def fact_rows(report: Values) -> list[list[str]]:
-    """One row an arm; a number that it has not is a dash."""
-    formats = {
-        "epsilon": "{:.2f}",
-        "epsilon_rdp": "{:.2f}",
-        "delta": "{:.0e}",
-        "noise_multiplier": "{:.2f}",
-        "retrieval_at_5": "{:.1%}",
-        "retrieval_at_5_back": "{:.1%}",
-    }
-    return [
-        [arm, *(form.format(values[name]) if name in values else "-" for name, form in formats.items())]
-        for arm, values in report.get("facts", {}).items()
-    ]
+    """One row an arm; a number that it has not is a dash, and one that differs by seed shows its lowest and highest."""
+    return [[arm, *(_fact(report, arm, name) for name in _FORMATS)] for arm in report.get("facts", {})]
+
+
+def _fact(report: Values, arm: str, name: str) -> str:
+    if name not in report["facts"][arm]:
+        return "-"
+    seeds = [c["value"] for c in report["cells"] if c["metric"] == name and c["factors"]["arm"] == arm]
+    mean, low, high = map(_FORMATS[name].format, (report["facts"][arm][name], min(seeds), max(seeds)))
+    return mean if low == high else f"{mean} (seeds {low} to {high})"

@@ -64,7 +64,7 @@ def to_html(report: Values, plots: Mapping[str, str]) -> str:
     """The whole page; `plots` are SVG elements by name, as `draw_plots` makes them."""
     arms = {**report["arms"], **report["baselines"]}
     meanings = [f"{name_of(arm).capitalize()}: {MEANINGS[arm]}." for arm in arms if arm in MEANINGS]
-    differences = [[pair_name(pair), points_text(d), by_seed_text(d)] for pair, d in report["differences"].items()]
+    differences = [[pair_name(pair, d), points_text(d), by_seed_text(d)] for pair, d in report["differences"].items()]
     body = [
         _header(report),
         _section("Accuracy", _arm_table(report), _figure("sites", plots)),

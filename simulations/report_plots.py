@@ -62,7 +62,7 @@ def _by_row(scores: Values, key: str, rows: Sequence[str]) -> list[tuple[int, Va
 def _differences(report: Values) -> Figure:
     """Paired differences in points with their intervals, and each seed's own as a small tick."""
     pairs = report["differences"]
-    labels = [pair_name(pair) for pair in pairs]
+    labels = [pair_name(pair, d) for pair, d in pairs.items()]
     figure, axes = _canvas(0.8 + 0.38 * len(pairs))
     places = [(row, {"mean": d["diff"], "ci95": d["ci95"]}) for row, d in enumerate(pairs.values())]
     _whiskers(axes, places, INK, "o", "difference")

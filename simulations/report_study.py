@@ -91,6 +91,8 @@ class Study:
     questions: Sequence[SiteQuestions]
     training: Sequence[Training] = ()
     facts: Sequence[ArmFacts] = ()
+    pairs: Sequence[tuple[str, str]] = ()
+    """Pairs of arms to compare beside those of `DIFFERENCES`."""
     selection: str = ""
     """How each site chose the weights that answer, in one sentence."""
     wall_s: float = 0.0

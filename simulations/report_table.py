@@ -89,7 +89,7 @@ def _arm_rows(report: Values) -> list[list[str]]:
 
 
 def _difference_rows(report: Values) -> list[list[str]]:
-    return [[pair_name(pair), points_text(d), by_seed_text(d)] for pair, d in report["differences"].items()]
+    return [[pair_name(pair, d), points_text(d), by_seed_text(d)] for pair, d in report["differences"].items()]
 
 
 def group_rows(report: Values, key: str) -> list[list[str]]:

@@ -31,9 +31,14 @@ def name_of(arm: str) -> str:
     return NAMES.get(arm, arm)
 
 
-def pair_name(pair: str) -> str:
+def pair_name(pair: str, difference: Values) -> str:
     """`federated-local` as the subtraction that it is, with a true minus sign."""
-    return " − ".join(map(name_of, pair.split("-")))  # noqa: RUF001
+    return " − ".join(_names(pair, difference))  # noqa: RUF001
+
+
+def _names(pair: str, difference: Values) -> list[str]:
+    # Reports from before `arms` was written compared no arm with a hyphen in its name.
+    return [name_of(arm) for arm in difference.get("arms", pair.split("-"))]
 
 
 def percent(share: float) -> str:
@@ -73,8 +78,7 @@ def separates(difference: Values) -> bool:
 
 def finding(pair: str, difference: Values) -> str:
     """One sentence on a paired difference, which claims nothing where the interval holds zero."""
-    a, _, b = pair.partition("-")
-    a, b = name_of(a), name_of(b)
+    a, b = _names(pair, difference)
     if not separates(difference):
         return f"No difference between {a} and {b} is shown: {points_text(difference)} points."
     direction = "above" if difference["diff"] > 0 else "below"

@@ -26,7 +26,7 @@ from simulations.engine import Engine, open_engine
 from simulations.grid import LocalGrid
 from simulations.hospitals import pool, prepare
 from simulations.masked import copied, join_all
-from simulations.measures import retrieval_facts, write_held_out, write_public
+from simulations.measures import retrieval_facts, write_bank, write_held_out, write_public
 from simulations.private import Budget, private_hospitals, public_units, use_registry, with_noise
 from simulations.progress import Watch
 from simulations.report_study import ArmFacts, ArmResult, SiteQuestions, Study, Training
@@ -80,6 +80,7 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
         questions=questions,
         training=training,
         facts=facts,
+        pairs=config.pairs,
         selection=_selection(config),
         wall_s=time.monotonic() - started,
         config=dump(config),
@@ -136,7 +137,8 @@ class _Seed:
                 units, name = public_units(hospitals), f"seed-{self._seed}/{arm}"
                 epsilon = config.variants[arm].epsilon if arm in config.variants else 0.0
                 run, budget = with_noise(federation.run, epsilon, units, config.delta)
-                copies = private_hospitals(hospitals, self._out / "private" / arm, units, budget, name)
+                bank = write_bank(config, run.recipe.privacy.bank, self._seed, self._out)
+                copies = private_hospitals(hospitals, self._out / "private" / arm, units, budget, name, bank)
                 stages, self._budgets[arm] = [[replace(federation, run=run, sites=tuple(copies))]], budget
             if federation.masked and stages[0][0] is federation:
                 copies = copied(federation.sites, self._out / "masked" / arm)
@@ -271,6 +273,10 @@ def _caveats(config: SimulationConfig) -> list[str]:
         f"pre-training: {config.run.federation.rounds} rounds of {config.run.federation.local_steps} steps of "
         f"{config.run.recipe.pretrain.batch_size} records at each site; centralised takes as many as all together",
     ]
+    if len(config.pairs) > 1:
+        caveats.append(
+            f"{len(config.pairs)} pairs are compared, so about one in twenty parts from zero by chance alone"
+        )
     if "scratch" in config.arms and config.scratch_freeze != config.run.recipe.finetune.freeze:
         caveats.append(
             f"fine-tuning freezes '{config.run.recipe.finetune.freeze}' in the pre-trained arms and "

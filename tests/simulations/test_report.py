@@ -14,7 +14,7 @@ from configs.compose import compose
 from mumc_model.evaluate import AnswerRow
 from simulations.report import build_report, read_report, write_report
 from simulations.report_plots import MARKERS, draw_plots
-from simulations.report_study import ArmResult, ReportError, SiteQuestions, Study, Training
+from simulations.report_study import ArmFacts, ArmResult, ReportError, SiteQuestions, Study, Training
 from simulations.report_table import print_report, to_markdown
 
 Asked = namedtuple("Asked", "question answer question_type labels", defaults=({},))
@@ -219,6 +219,47 @@ def test_the_terminal_shows_every_arm_and_claims_no_difference_where_zero_is_ins
 
 def _as_arm(arm, result):
     return ArmResult(arm=arm, seed=result.seed, site=result.site, rows=result.rows)
+
+
+@pytest.fixture(scope="module")
+def private_report():
+    arms = {"warm-8": "federated", "public": "local"}
+    study = Study(
+        name="private",
+        data="synthetic",
+        case="c",
+        command="x",
+        results=[_as_arm(arm, answers(like, seed, "north")) for arm, like in arms.items() for seed in (1, 2)],
+        questions=[],
+        facts=[
+            ArmFacts(arm=arm, seed=seed, values={"retrieval_at_5": found})
+            for arm, by_seed in {"warm-8": (0.2, 0.3), "public": (0.25, 0.25)}.items()
+            for seed, found in zip((1, 2), by_seed, strict=True)
+        ],
+        pairs=[("warm-8", "public"), ("warm-8", "absent")],
+    )
+    return build_report(study, np.random.default_rng(0))
+
+
+def test_arms_with_a_hyphen_are_compared_under_their_whole_names(private_report):
+    assert private_report["differences"].keys() == {"warm-8-public"}
+    text = to_markdown(private_report)
+    assert "- Warm-8 is 37.5 points above public (" in text
+    assert "| warm-8 − public | +37.5 (" in text  # noqa: RUF001
+    assert "warm-8 − public" in draw_plots(private_report)["differences"]  # noqa: RUF001
+
+
+def test_retrieval_shows_its_mean_and_its_lowest_and_highest_seed_where_they_differ(private_report):
+    text = to_markdown(private_report)
+    assert "| warm-8 | - | - | - | - | 25.0% (seeds 20.0% to 30.0%) | - |" in text
+    assert "| public | - | - | - | - | 25.0% | - |" in text
+
+
+def test_a_report_from_before_pairs_named_their_arms_is_shown_alike(report):
+    old = json.loads(json.dumps(report))
+    for difference in old["differences"].values():
+        del difference["arms"]
+    assert to_markdown(old) == to_markdown(report)
 
 
 def test_a_report_of_another_version_is_refused_with_both_versions(tmp_path):
