@@ -6,6 +6,7 @@ and compares digests so that both ends are known to be of one version.
 
 import hashlib
 import io
+import struct
 import zipfile
 import zlib
 from importlib import metadata
@@ -19,6 +20,8 @@ SUFFIXES = (".py", ".yaml", ".json")
 MOST_BYTES = 64 * 2**20
 """Of all files together, unpacked."""
 MOST_FILES = 5000
+COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Others may ask for gigabytes of memory before they give a byte."""
 
 _PYPROJECT = """\
 [build-system]
@@ -77,6 +80,8 @@ def code_digest(bundle: bytes) -> str:
             members = archive.infolist()
             if len(members) > MOST_FILES or sum(member.file_size for member in members) > MOST_BYTES:
                 raise BundleError(f"the bundle unpacks to more than {MOST_FILES} files or {MOST_BYTES >> 20} MiB")
+            if any(member.compress_type not in COMPRESSION for member in members):
+                raise BundleError("the bundle is compressed as none of ours is")
             sha = hashlib.sha256()
             for member in sorted(members, key=lambda member: member.filename):
                 with archive.open(member) as file:
@@ -84,7 +89,9 @@ def code_digest(bundle: bytes) -> str:
                 if not member.filename.startswith(".info/"):
                     sha.update(f"{member.filename}\n{content}\n".encode())
             return sha.hexdigest()
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except BundleError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError, struct.error) as error:
         raise BundleError("the run's bundle is no zip file that can be read") from error
 
 

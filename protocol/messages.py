@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -15,6 +15,8 @@ VERSION = 1
 MAX_JSON_CHARS = 8 * 2**20
 """A vocabulary of 30 000 words takes about 0.4 MB; nothing honest comes near this."""
 
+MAX_DEPTH = 32
+"""Levels of objects and lists in one another: far below where reading or writing JSON would give up half way."""
 MAX_METRICS = 512
 MAX_REASON = 300
 """Characters of a reason that one side shows of the other."""
@@ -187,6 +189,7 @@ def from_json(text: str) -> Message:
         raise MessageError("the message is not JSON") from error
     if not isinstance(values, dict):
         raise MessageError(f"a message is an object with named fields, not {type(values).__name__}")
+    _require_shallow(values)
     kind, version = values.pop("kind", None), values.pop("version", None)
     if version != VERSION:
         raise VersionError(
@@ -195,6 +198,19 @@ def from_json(text: str) -> Message:
     if not isinstance(kind, str) or kind not in _KINDS:
         raise MessageError(f"the message is of kind {kind!r:.80}, not one of {', '.join(_KINDS)}")
     return _build(_KINDS[kind], values)
+
+
+def _require_shallow(value: Any) -> None:
+    layer = [value]
+    for _ in range(MAX_DEPTH):
+        layer = [item for held in layer for item in _items(held) if isinstance(item, (dict, list))]
+    _require(not layer, f"the message has more than {MAX_DEPTH} levels of objects and lists in one another")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _build(cls: type[Order] | type[Report] | type[Refusal], values: dict[str, Any]) -> Message:

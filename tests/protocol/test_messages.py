@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import MessageError, NotFiniteError, ProtocolError, VersionError
-from protocol.messages import ACTIONS, MAX_JSON_CHARS, STAGE_ACTIONS, Order, Refusal, Report, from_json, to_json
+from protocol.messages import (
+    ACTIONS,
+    MAX_DEPTH,
+    MAX_JSON_CHARS,
+    STAGE_ACTIONS,
+    Order,
+    Refusal,
+    Report,
+    from_json,
+    to_json,
+)
 from protocol.secagg.messages import STAGES
 
 UNTIMED = settings(deadline=None, max_examples=50)
@@ -50,6 +60,20 @@ def test_a_message_survives_json(message):
 def test_any_finite_metrics_survive_json_to_the_last_bit(metrics, examples):
     report = dataclasses.replace(REPORT, metrics=metrics, examples=examples)
     assert from_json(to_json(report)) == report
+
+
+def nested(levels):
+    """A report whose masking holds so many levels of objects."""
+    return to_json(REPORT).replace('"masking":{}', '"masking":' + '{"a":' * levels + "1" + "}" * levels)
+
+
+def test_what_nests_without_end_is_refused_as_a_message_before_it_could_end_a_run():
+    assert from_json(nested(MAX_DEPTH - 1)).masking
+    for levels in (MAX_DEPTH, 500, *range(980, 1000), 100_000):
+        with pytest.raises(MessageError):
+            from_json(nested(levels))
+    with pytest.raises(MessageError, match="more than 32 levels of objects and lists in one another"):
+        from_json(nested(MAX_DEPTH))
 
 
 def test_json_is_canonical():
