@@ -15,7 +15,7 @@ from client.errors import GateError
 from client.privacy.policy import check_run, read_policy
 from client.site import REHEARSAL_KEY, is_trial, site_root
 from configs.loader import load
-from mumc_model.config import ModelConfig, Recipe
+from mumc_model.config import Recipe
 from protocol.messages import Order, Report
 from protocol.records import order_from_record
 from protocol.signing import payload_hash
@@ -25,6 +25,10 @@ CODE_KEY = "code"
 """Key of the node's configuration under which the site's own task runner puts the digest of the run's code."""
 INSTALLED_KEY = "installed"
 """And the digest of the code that is installed here."""
+REHEARSE = "train.rehearse"
+"""The one action that opens no data, and so is not held to masks, privacy and records."""
+MOST_REHEARSED = 2
+"""Steps of a rehearsal."""
 
 
 def keep_policy(message: Message, context: Context, call_next: CallNext) -> Message:
@@ -43,11 +47,11 @@ def keep_policy(message: Message, context: Context, call_next: CallNext) -> Mess
         code, installed = (str(context.node_config.get(key, "")) for key in (CODE_KEY, INSTALLED_KEY))
         check_code(limits, code, installed)
     order, _ = order_from_record(message.content)
-    if context.node_config.get(REHEARSAL_KEY) and order.action != "train.rehearse":
+    if context.node_config.get(REHEARSAL_KEY) and order.action != REHEARSE:
         raise GateError("rehearsing", f"the site is rehearsing, and follows no order to {order.action} until it starts")
     recipe = load(Recipe, order.recipe, "order.recipe")
     check_order(limits, order, recipe, datetime.now().time())
-    if trains(order):
+    if order.action != REHEARSE:
         check_run(read_policy(root), recipe.privacy)
     return call_next(message, context)
 
@@ -79,14 +83,17 @@ def check_order(limits: RunLimits, order: Order, recipe: Recipe, now: time) -> N
     if limits.recipes:
         _require(digest in limits.recipes, "recipes", "recipe", digest[:16], f"accepts {len(limits.recipes)} others")
     _at_most("rounds", order.round - (order.action == "train.finetune"), limits.max_rounds)
-    _at_most("steps", order.steps, limits.max_steps)
-    batches = [recipe.pretrain.batch_size, recipe.finetune.batch_size]
-    _at_most("batch", max(*batches, recipe.privacy.expected_batch if recipe.privacy.on else 0), limits.max_batch)
+    _at_most("steps", steps_of(order, recipe), limits.max_steps)
+    _at_most("batch", largest_batch(recipe), limits.max_batch)
     sizes = recipe.model.vision.image_size, recipe.finetune.image_size
     _at_most("image_size", max(sizes), limits.max_image_size)
-    _at_most("parameters", approximate_parameters(recipe.model), limits.max_parameters)
+    _at_most("parameters", approximate_parameters(recipe), limits.max_parameters)
+    if order.action == REHEARSE:
+        _check_rehearsal(order)
+    else:
+        _check_privacy(limits, recipe)
     if trains(order):
-        _check_training(limits, order, recipe)
+        _check_training(limits, order)
     _require(_open(limits.hours, now), "hours", "time", f"{now:%H:%M}", f"follows orders at {limits.hours}")
 
 
@@ -128,17 +135,45 @@ def check_weights(limits: RunLimits | None, names: Iterable[str]) -> None:
         raise GateError("policy_weights", f"{len(kept)} weights of the model may not leave this site, first {kept[0]}")
 
 
-def approximate_parameters(model: ModelConfig) -> int:
-    """Weights of the encoders, from their shape alone; norms and biases are left out."""
+def steps_of(order: Order, recipe: Recipe) -> int:
+    """The optimiser steps that an order takes here; fine-tuning takes those of its recipe, whatever the order says."""
+    return max(order.steps, recipe.finetune.steps) if order.action == "train.finetune" else order.steps
+
+
+def largest_batch(recipe: Recipe) -> int:
+    """Most records in a step, or in memory at once, of anything that the recipe asks for."""
+    sizes, privacy = [recipe.pretrain.batch_size, recipe.finetune.batch_size], recipe.privacy
+    if privacy.on:
+        sizes += [privacy.expected_batch, privacy.physical_batch]
+    if privacy.releases_metrics:
+        sizes += [privacy.finetune.expected_batch, privacy.finetune.physical_batch]
+    return max(sizes)
+
+
+def approximate_parameters(recipe: Recipe) -> int:
+    """Numbers that a model holds, from its shape alone: weights, positions and the queue; norms and biases left out."""
+    model, objective = recipe.model, recipe.objective
     vision, text = model.vision, model.text
-    blocks = vision.depth * (4 + 2 * vision.mlp_ratio) * vision.width**2
-    patches = 3 * vision.patch_size**2 * vision.width
+    blocks = (
+        (vision.depth + (objective.mim_depth if objective.mim else 0)) * (4 + 2 * vision.mlp_ratio) * vision.width**2
+    )
+    patches = (3 * vision.patch_size**2 + vision.patches) * vision.width
     words = (text.vocab_size + text.max_positions) * text.width
+    layers = text.text_layers + text.fusion_layers
     cross = text.fusion_layers * 2 * (text.width + vision.width) * text.width
-    return int(blocks + patches + words + cross + (text.text_layers + text.fusion_layers) * 12 * text.width**2)
+    decoder = recipe.finetune.decoder_layers * (12 * text.width + 2 * (text.width + vision.width)) * text.width
+    shared = model.projection * (vision.width + text.width + 2 * model.queue_size)
+    return int(blocks + patches + words + cross + decoder + shared + layers * 12 * text.width**2)
 
 
-def _check_training(limits: RunLimits, order: Order, recipe: Recipe) -> None:
+def _check_rehearsal(order: Order) -> None:
+    if order.steps > MOST_REHEARSED:
+        raise GateError(
+            "policy_steps", f"the order rehearses {order.steps:,} steps, and a rehearsal has at most {MOST_REHEARSED}"
+        )
+
+
+def _check_training(limits: RunLimits, order: Order) -> None:
     if order.steps < limits.min_steps:
         raise GateError(
             "policy_min_steps",
@@ -149,6 +184,9 @@ def _check_training(limits: RunLimits, order: Order, recipe: Recipe) -> None:
             "policy_secure_aggregation",
             "the run sends updates without masks, and this site requires them (policy.runs.secure_aggregation)",
         )
+
+
+def _check_privacy(limits: RunLimits, recipe: Recipe) -> None:
     privacy = recipe.privacy
     if limits.privacy == "required" and not privacy.on:
         raise GateError(

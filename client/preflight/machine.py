@@ -62,7 +62,7 @@ def memory(case: Case) -> Finding:
 def disk(case: Case) -> Finding:
     """The room where the site keeps a run's models and its decoded images."""
     recipe = with_vocabulary(case.run.recipe, case.vocabulary_size)
-    models = KEPT_COPIES * 4 * approximate_parameters(recipe.model)
+    models = KEPT_COPIES * 4 * approximate_parameters(recipe)
     images = sum(3 * side**2 * _images(case) for side in {recipe.model.vision.image_size, recipe.finetune.image_size})
     free, needed = shutil.disk_usage(case.root).free, models + images + LEAST_DISK
     shown = f"{size(free)} free; {case.run.name} needs up to {size(needed)}"

@@ -5,7 +5,7 @@ from datetime import time
 
 from client.config import RunLimits
 from client.errors import GateError
-from client.gate import check_code, check_order, check_records
+from client.gate import REHEARSE, check_code, check_order, check_records
 from client.preflight.case import Case
 from client.preflight.finding import Finding, failed, passed
 from client.preflight.run import with_vocabulary
@@ -44,8 +44,10 @@ def _refused(case: Case, limits: RunLimits, order: Order, recipe: Recipe) -> str
         lambda: check_code(limits, installed, installed),
         lambda: check_order(limits, order, recipe, start),
     ]
+    if order.action != REHEARSE:
+        checks.append(lambda: check_run(read_policy(case.root), recipe.privacy))
     if order.action == "train.pretrain":
-        checks += [lambda: check_run(read_policy(case.root), recipe.privacy), lambda: _check_size(case, limits)]
+        checks.append(lambda: _check_size(case, limits))
     if order.masking:
         checks.append(lambda: _check_sites(limits, case.sites))
     for check in checks:

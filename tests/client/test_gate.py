@@ -1,5 +1,6 @@
 """The site's limits: what an order may ask, before any data is opened."""
 
+import json
 from dataclasses import replace
 from datetime import time
 
@@ -9,13 +10,15 @@ import pytest
 from client.config import RunLimits
 from client.errors import GateError
 from client.faults import refusal
-from client.gate import check_code, check_order, check_records, released
+from client.gate import approximate_parameters, check_code, check_order, check_records, released
 from client.seal import check_leaves
-from configs.loader import ConfigurationError, load
+from configs.compose import compose
+from configs.loader import ConfigurationError, dump, load
 from mumc_model.config import Recipe
 from protocol.errors import UnexpectedWeightsError
 from protocol.messages import STAGE_ACTIONS, Refusal, Report
 from protocol.signing import payload_hash
+from server.config import RunConfig
 
 NOON = time(12)
 
@@ -97,6 +100,69 @@ def test_the_reason_names_the_numbers_and_is_told_to_the_server(order):
     error = code_of(RunLimits(max_steps=4), order)
     assert str(error) == "the order's steps is 5, and this site allows at most 4 (policy.runs.max_steps)"
     assert refusal(error) == Refusal(code="policy_steps", text=str(error))
+
+
+def with_recipe(order, section, **values):
+    """The order with these values in a section of its recipe, as `finetune` or `model.vision`."""
+    plain = json.loads(json.dumps(order.recipe))
+    place = plain
+    for name in section.split("."):
+        place = place[name]
+    place.update(values)
+    return replace(order, recipe=plain)
+
+
+def test_a_million_steps_of_fine_tuning_are_refused_whatever_number_the_order_names(server):
+    order = with_recipe(replace(server.finetune(), steps=1), "finetune", steps=1_000_000)
+    assert str(code_of(RunLimits(), order)) == (
+        "the order's steps is 1,000,000, and this site allows at most 2,000 (policy.runs.max_steps)"
+    )
+    check_order(RunLimits(max_steps=4), server.finetune(), recipe(server.finetune()), NOON)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("finetune", {"decoder_layers": 10**6}),
+        ("model", {"projection": 10**8}),
+        ("model", {"queue_size": 10**9}),
+        ("model.text", {"vocab_size": 10**9}),
+        ("model.text", {"max_positions": 10**9}),
+        ("objective", {"mim": 1.0, "mim_depth": 10**6}),
+    ],
+    ids=["decoder", "projection", "queue", "vocabulary", "positions", "reconstruction"],
+)
+def test_no_size_of_a_recipe_escapes_the_limit_of_what_a_model_may_hold(order, section, values):
+    asked = with_recipe(order, section, **values)
+    assert code_of(RunLimits(secure_aggregation="allowed"), asked).code == "policy_parameters"
+
+
+def test_the_model_of_the_paper_is_within_the_usual_limits():
+    whole = load(Recipe, dump(load(RunConfig, compose("run", ["model=base"])).recipe))
+    assert 150_000_000 < approximate_parameters(whole) < RunLimits().max_parameters
+
+
+@pytest.mark.parametrize("name", ["expected_batch", "physical_batch"])
+def test_batches_under_differential_privacy_are_held_to_the_limit_too(order, name):
+    asked = with_recipe(order, "privacy", unit="patient", **{name: 10**6})
+    asked = with_recipe(asked, "model", queue_size=0)
+    assert code_of(RunLimits(secure_aggregation="allowed"), asked).code == "policy_batch"
+
+
+@pytest.mark.parametrize("action", ["evaluate.vqa", "train.finetune"])
+def test_where_privacy_is_required_nothing_learns_from_patients_without_it(server, action):
+    order = server.finetune() if action == "train.finetune" else server.evaluate()
+    check_order(RunLimits(), order, recipe(order), NOON)
+    assert str(code_of(RunLimits(privacy="required"), order)) == (
+        "the run is not differentially private, which this site requires (policy.runs.privacy)"
+    )
+
+
+def test_a_rehearsal_is_no_way_to_keep_a_site_at_work(server):
+    check_order(RunLimits(), server.rehearse(), recipe(server.rehearse()), NOON)
+    assert str(code_of(RunLimits(), replace(server.rehearse(), steps=2000))) == (
+        "the order rehearses 2,000 steps, and a rehearsal has at most 2"
+    )
 
 
 def test_a_recipe_is_accepted_by_its_digest(order):
