@@ -139,15 +139,16 @@ def test_images_that_go_bad_after_they_were_checked_are_refused_without_their_na
     assert not leaks(answer)
 
 
-@pytest.mark.parametrize("handler", ["pretrain_site", "finetune_site", "evaluate_vqa"])
+@pytest.mark.parametrize("handler", ["pretrain.pretrain_site", "finetune.finetune_site", "finetune.evaluate_vqa"])
 def test_a_handler_that_fails_with_a_record_s_text_sends_a_code_and_logs_the_text(server, place, monkeypatch, handler):
     def fail(order, *rest):
         site = rest[-1]
         raise RuntimeError(f"cannot read {site.data.captions[0].image} of {site.data.captions[0].patient_id}")
 
-    monkeypatch.setattr(client_app, handler, fail)
-    action = {"pretrain_site": server.pretrain, "finetune_site": server.finetune, "evaluate_vqa": server.evaluate}
-    answer = server.ask(place, action[handler]())
+    monkeypatch.setattr(f"client.{handler}", fail)
+    orders = (server.pretrain, server.finetune, server.evaluate)
+    asked = next(order for order in orders if order.__name__ in handler.partition(".")[2])
+    answer = server.ask(place, asked())
     assert (answer.message.code, answer.arrays) == ("internal", {})
     assert not leaks(answer)
     assert f"{MARKER}^0" in (place / "state" / "site.log").read_text()

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import socket
 import zipfile
 
 import pytest
@@ -12,15 +13,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.runner import warm_context
 from client.task import GIVEN_UP, answer, run_task
 from protocol.bundle import code_digest, installed_bundle
-from protocol.flower import free_port
 from protocol.messages import Refusal, Report
 from protocol.records import reply_from_record
-from tests.client.joined import NODES, join_federation
-
-
-@pytest.fixture
-def federation(tmp_path, untouched, server):
-    return join_federation(tmp_path, untouched, server)
+from tests.client.joined import NODES
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +91,15 @@ def test_a_site_that_rehearses_follows_no_other_order(federation, ours):
 
 
 def test_a_task_that_nobody_waits_for_ends_without_a_traceback(tmp_path, capfd):
-    process = warm_context().Process(
-        target=run_task, args=(f"127.0.0.1:{free_port()}", "token", str(tmp_path), "0" * 64, 0.0, False)
-    )
-    process.start()
-    process.join(2)
-    # Nobody listens there, so it tries again and again until it is told to stop.
-    os.kill(process.pid, signal.SIGINT)
-    process.join(60)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        arguments = (address, "token", str(tmp_path), "0" * 64, 0.0, False)
+        process = warm_context().Process(target=run_task, args=arguments, daemon=True)
+        process.start()
+        connection, _ = silent.accept()
+        with connection:
+            # Flower raises this signal in a task whose run is over.
+            os.kill(process.pid, signal.SIGINT)
+            process.join(60)
     assert process.exitcode == GIVEN_UP
     assert "Traceback" not in capfd.readouterr().err
