@@ -71,9 +71,11 @@ def told(entry: Entry) -> str:
         return ""
     if entry["answer"] == "refusal":
         return f"refused: {entry['stage']}, round {entry['round']} ({entry['code']}): {entry['text']}"
-    what = f"{entry['bytes'] / 1e6:.2f} MB of weights, " if entry["bytes"] else ""
-    metrics = len(entry["metrics"])
-    return f"left: {what}{metrics} metric{'' if metrics == 1 else 's'}; receipt in line {entry['index'] + 1} of the log"
+    what = f"{entry['bytes'] / 1e6:.2f} MB of weights" if entry["bytes"] else "no weights"
+    metrics = len(entry["metrics"]) or "no"
+    return (
+        f"left: {what}, {metrics} metric{'' if metrics == 1 else 's'}; receipt in line {entry['index'] + 1} of the log"
+    )
 
 
 def _size(path: Path) -> int:

@@ -34,6 +34,8 @@ class Rehearsal:
     @property
     def verdict(self) -> str:
         """What came of it, in one line."""
+        if self._reply is None and monotonic() < self._deadline:
+            return "stopped before an order to rehearse was answered"
         if self._reply is None:
             return (
                 f"no order to rehearse came within {self._wait_s:g} s. If the site is connected, the operator asks it "

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from configs.compose import compose
 from configs.loader import ConfigurationError, dump, load
 from mumc_model.errors import MumcError
 from protocol.errors import ProtocolError
@@ -21,7 +20,8 @@ from server.journal import RoundRecord, name_lost, read_journal
 app = typer.Typer(
     help="For the operator of the aggregator, who starts runs and watches them; hospitals use mumc-site.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
+    add_completion=False,
 )
 
 
@@ -35,6 +35,7 @@ def config(
     overrides: Annotated[list[str] | None, typer.Argument(help="as in model=base federation.rounds=3")] = None,
 ) -> None:
     """Print the run that these overrides give, checked, as YAML, and the digest by which a site may pin its recipe."""
+    from configs.compose import compose
     from mumc_model.data.tokenizer import vocabulary
     from protocol.signing import payload_hash
     from server.orders import fit_vocabulary

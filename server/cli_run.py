@@ -83,7 +83,7 @@ def rehearse(
 
 def _play(home: "Home", config: "RunConfig", *, detach: bool) -> None:
     from server.start import control
-    from server.submit import follow, read_report, submit
+    from server.submit import OUTPUT, follow, read_report, submit, why_failed
 
     with control(home) as link:
         flower_id = submit(link, config)
@@ -91,9 +91,22 @@ def _play(home: "Home", config: "RunConfig", *, detach: bool) -> None:
         if detach:
             typer.echo(f"submitted; look at it with: mumc-server status {home.root}", err=True)
             return
-        ended = follow(link, flower_id, lambda text: typer.echo(text, nl=False))
+        try:
+            ended = follow(link, flower_id, config, typer.echo)
+        except KeyboardInterrupt:
+            typer.echo(
+                f"{config.run_id} goes on; look at it with: mumc-server status {home.root}, end it with: "
+                f"mumc-server stop {home.root}",
+                err=True,
+            )
+            raise typer.Exit(130) from None
+    if ended.status == "finished:stopped":
+        typer.echo(f"{config.run_id} was stopped; what it has saved is in {config.output_dir}", err=True)
+        raise typer.Exit(1)
     if ended.status != "finished:completed":
-        typer.echo(f"the run ended as {ended.status}: {ended.details or 'the lines above say why'}", err=True)
+        typer.echo(
+            f"{config.run_id} failed: {why_failed(ended)} (all that it printed: {config.output_dir}/{OUTPUT})", err=True
+        )
         raise typer.Exit(1)
     typer.echo(read_report(config), nl=False)
 

@@ -19,7 +19,6 @@ from flwr.proto.control_pb2 import (
 )
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
 from server.errors import ControlError
 
@@ -61,7 +60,7 @@ class Control:
             server_address=address,
             insecure=False,
             root_certificates=ca,
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr-cli")],
+            interceptors=[],
         )
 
     def __enter__(self) -> "Control":

@@ -25,6 +25,8 @@ _log = logging.getLogger("fedmumc.server")
 
 _POLL_S = (0.02, 0.25)
 _GRACE_S = 60.0
+_SILENT_S = 5.0
+"""After this long a wait for sites is told."""
 _BROKEN = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What Flower raises while it reads a malformed reply; a failing network raises others."""
 
@@ -60,8 +62,11 @@ def wait_for_nodes(
     Raises:
         FederationError: fewer than `least` came in time.
     """
-    start, pauses = time.monotonic(), _pauses()
+    start, pauses, told = time.monotonic(), _pauses(), False
     while len(nodes := sorted(enrolled(list(grid.get_node_ids())))) < wanted:
+        if not told and time.monotonic() >= start + _SILENT_S:
+            _log.warning("sites %d/%d online; waiting for the others, at most %g s", len(nodes), wanted, wait_s)
+            told = True
         enough = rejoin_s is not None and len(nodes) >= least
         if time.monotonic() >= start + (min(wait_s, rejoin_s) if enough and rejoin_s is not None else wait_s):
             break
@@ -72,7 +77,7 @@ def wait_for_nodes(
             "wait longer (federation.wait_s) or lower federation.min_sites"
         )
     if len(nodes) < wanted:
-        _log.warning("going on with %d of %d sites after %.0f s", len(nodes), wanted, time.monotonic() - start)
+        _log.warning("sites %d/%d online after %.0f s; going on", len(nodes), wanted, time.monotonic() - start)
     return nodes
 
 

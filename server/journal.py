@@ -96,9 +96,11 @@ def read_journal(path: Path) -> list[RoundRecord]:
 
 
 def name_lost(refused: Mapping[str, str], reasons: Mapping[str, str]) -> str:
-    """`site (code: reason)` for each site, for progress lines and errors."""
-    told = {site: f"{code}: {reasons[site]}" if site in reasons else code for site, code in refused.items()}
-    return ", ".join(f"{site} ({why})" for site, why in sorted(told.items()))
+    """`north, south (code: reason)`, each reason once, for progress lines and errors."""
+    sites: dict[str, list[str]] = {}
+    for site, code in sorted(refused.items()):
+        sites.setdefault(f"{code}: {reasons[site]}" if site in reasons else code, []).append(site)
+    return ", ".join(f"{', '.join(names)} ({why})" for why, names in sites.items())
 
 
 def _record(path: Path, number: int, line: str) -> RoundRecord:

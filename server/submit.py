@@ -18,6 +18,11 @@ from server.home import Home
 from server.output import REPORT, own_folder
 from server.roster import SiteRegister
 
+OUTPUT = "output.log"
+"""In the run's folder: everything that its program prints, Flower's lines too."""
+_OURS = re.compile(r"(round +\d+ \||sites \d+/\d+ )")
+"""Lines of `RoundRecord`, and of `wait_for_nodes`."""
+_FLOWERS_WORDS = "ServerApp failed with exception: "
 _SITES = "federation.sites"
 
 
@@ -54,10 +59,16 @@ def submit(link: Control, config: RunConfig) -> int:
     return link.submit(installed_bundle(), {"run-json": json.dumps(dump(config), sort_keys=True)})
 
 
-def follow(link: Control, flower_id: int, show: Callable[[str], None]) -> FlowerRun:
-    """How the run ended; until then its output goes to `show`."""
-    for text in link.logs(flower_id):
-        show(text)
+def follow(link: Control, flower_id: int, config: RunConfig, show: Callable[[str], None]) -> FlowerRun:
+    """How the run ended; until then the lines that are for a person go to `show`, and all of them to `OUTPUT`."""
+    rest = ""
+    with (Path(config.output_dir) / OUTPUT).open("a", encoding="utf-8") as file:
+        for text in link.logs(flower_id):
+            file.write(text)
+            file.flush()
+            *lines, rest = (rest + text).split("\n")
+            for line in filter(_OURS.match, lines):
+                show(line)
     # The log may end a moment before the run is marked as ended.
     for _ in range(60):
         found = next((run for run in link.runs() if run.flower_id == flower_id), None)
@@ -65,6 +76,11 @@ def follow(link: Control, flower_id: int, show: Callable[[str], None]) -> Flower
             return found
         time.sleep(0.5)
     raise ControlError(f"the run's output has ended, and its state is {found.status if found else 'unknown'}")
+
+
+def why_failed(ended: FlowerRun) -> str:
+    """Why a run did not come to its end, in the ServerApp's own words."""
+    return ended.details.removeprefix(_FLOWERS_WORDS) or "it gave no reason"
 
 
 def read_report(config: RunConfig) -> str:

@@ -59,8 +59,7 @@ def test_the_engineer_sees_what_came_and_what_left(federation):
     root, said = federation.sites["north"], []
     seen = Rehearsal(Follower(root, "localhost:9092", root / "state" / "supernode.log", said.append), "north", 60.0)
     assert not seen.over()
-    assert "no order to rehearse came within 60 s" in seen.verdict
-    assert "mumc-server rehearse DIR north" in seen.verdict
+    assert seen.verdict == "stopped before an order to rehearse was answered"
     rehearse(federation)
     seen.over()
     assert seen.passed
@@ -78,3 +77,11 @@ def test_a_refusal_is_told_in_the_site_s_own_words(federation):
     seen.over()
     assert not seen.passed
     assert seen.verdict.startswith("refused (policy_batch): the order's batch is ")
+
+
+def test_without_an_order_in_time_the_operators_command_is_named(tmp_path):
+    seen = Rehearsal(Follower(tmp_path, "localhost:9092", tmp_path / "supernode.log"), "north", 0.0)
+    assert seen.over()
+    assert not seen.passed
+    assert "no order to rehearse came within 0 s" in seen.verdict
+    assert "mumc-server rehearse DIR north" in seen.verdict

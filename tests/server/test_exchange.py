@@ -121,7 +121,7 @@ def test_the_expected_nodes_are_waited_for():
 def test_enough_nodes_go_on_after_the_wait_and_too_few_do_not(caplog):
     grid = FakeGrid({1: answers, 2: answers})
     assert wait_for_nodes(grid, wanted=3, least=2, wait_s=0.05) == [1, 2]
-    assert "going on with 2 of 3 sites" in caplog.text
+    assert "sites 2/3 online after" in caplog.text
     with pytest.raises(FederationError, match=r"2 sites came online within 0\.05 s, but at least 3"):
         wait_for_nodes(grid, wanted=3, least=3, wait_s=0.05)
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from server.errors import OutputError
-from server.journal import Journal, RoundRecord, read_journal
+from server.journal import Journal, RoundRecord, name_lost, read_journal
 
 RECORD = RoundRecord(
     run_id="r",
@@ -37,6 +37,13 @@ def test_the_progress_line_gives_the_reason_where_there_is_one():
     changes = {"refused": {"south": "no_answer", "north": "policy_steps"}, "reasons": {"north": "at most 1"}}
     lossy = RoundRecord(**{**vars(RECORD), **changes, "losses": {}})
     assert str(lossy).endswith("lost north (policy_steps: at most 1), south (no_answer)")
+
+
+def test_a_reason_that_several_sites_share_stands_once():
+    refused = {"south": "no_answer", "north": "policy_steps", "east": "policy_steps", "west": "policy_steps"}
+    reasons = {"north": "at most 1", "east": "at most 1", "west": "at most 2"}
+    told = "east, north (policy_steps: at most 1), south (no_answer), west (policy_steps: at most 2)"
+    assert name_lost(refused, reasons) == told
 
 
 def test_what_is_appended_reads_back(tmp_path):

@@ -1,6 +1,8 @@
 """A run from the operator's command to the SuperLink, and what status says of it."""
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 
@@ -12,7 +14,7 @@ from server.errors import ControlError, OutputError
 from server.journal import Journal, RoundRecord
 from server.seal import write_nodes
 from server.status import look, tables
-from server.submit import follow, prepare, stop, submit
+from server.submit import follow, prepare, stop, submit, why_failed
 from tests.server.enrolled import Link, found
 
 
@@ -71,9 +73,52 @@ def test_a_mistake_is_seen_before_anything_is_submitted(home, tmp_path):
 def test_what_is_submitted_is_the_run_that_was_checked(home, link):
     config = prepare(home, ["run_id=trial", "federation.rounds=7"])
     shown = []
-    ended = follow(link, submit(link, config), shown.append)
+    ended = follow(link, submit(link, config), config, shown.append)
     assert (ended.name, ended.status, ended.rounds) == ("trial", "finished:completed", 7)
-    assert "".join(shown) == "round   1 | sites 2/2\n"
+    assert shown == ["round   1 | sites 2/2"]
+
+
+def test_a_person_sees_the_lines_of_the_run_and_its_folder_keeps_flowers_too(home, link):
+    config = prepare(home, ["run_id=trial"])
+    parts = [
+        "\x1b[92mINFO \x1b[0m:      Start `flwr-serverapp` process\n",
+        *("sites 1/2 online; waiting for the others, at most 600 s\nrou", "nd   1 | sites 2/2 | 3.0 s", "\n"),
+        "ERROR :     ServerApp raised an exception\nserver.errors.FederationError: round 2 is void\n\nExit Code: 201\n",
+    ]
+    link.logs = lambda flower_id: [link.ended.append(flower_id), *parts][1:]
+    shown = []
+    follow(link, submit(link, config), config, shown.append)
+    assert shown == ["sites 1/2 online; waiting for the others, at most 600 s", "round   1 | sites 2/2 | 3.0 s"]
+    assert (home.runs / "trial" / "output.log").read_text() == "".join(parts)
+
+
+def test_why_a_run_failed_is_said_without_flowers_words(home, link):
+    submit(link, prepare(home, ["run_id=trial"]))
+    (ended,) = link.runs()
+    failed = replace(ended, status="finished:failed", details="ServerApp failed with exception: round 2 is void")
+    assert why_failed(failed) == "round 2 is void"
+    assert why_failed(ended) == "it gave no reason"
+
+
+@pytest.mark.parametrize(
+    ("status", "ends", "says"),
+    [
+        ("finished:failed", 1, "trial failed: round 2 is void"),
+        ("finished:stopped", 1, "trial was stopped; what it has saved is in "),
+        ("interrupted", 130, "trial goes on; look at it with: mumc-server status "),
+    ],
+)
+def test_a_run_that_does_not_complete_says_what_became_of_it(home, link, called, monkeypatch, status, ends, says):
+    def end(asked, flower_id, config, show):
+        if status == "interrupted":
+            raise KeyboardInterrupt
+        return replace(asked.runs()[0], status=status, details="ServerApp failed with exception: round 2 is void")
+
+    monkeypatch.setattr("server.submit.follow", end)
+    monkeypatch.setattr("server.start.control", lambda _: nullcontext(link))
+    code, out, err = called("run", str(home.root), "run_id=trial")
+    assert (code, out) == (ends, "")
+    assert says in err
 
 
 def test_stop_takes_the_run_at_work_and_asks_which_if_there_are_more(home, link):
