@@ -12,7 +12,6 @@ from client import cli_check, cli_join, cli_log, cli_start, cli_vqa
 
 app = typer.Typer(
     help="Run a hospital's side of a federation: for the engineer at the hospital.",
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
     no_args_is_help=True,

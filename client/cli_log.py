@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from client.log_check import SiteLogSummary
 
-app = typer.Typer(rich_markup_mode=None, help="Show and verify what was asked of this site and what left it.")
+app = typer.Typer(help="Show and verify what was asked of this site and what left it.")
 
 LogArgument = Annotated[Path, typer.Argument(help="Site folder, or a log file.", metavar="DIR")]
 

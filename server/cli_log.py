@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from server.log_check import ServerLogSummary
 
-app = typer.Typer(rich_markup_mode=None, help="Show and verify what the server sent and what came.")
+app = typer.Typer(help="Show and verify what the server sent and what came.")
 
 HomeArgument = Annotated[Path, typer.Argument(help="Federation folder.", metavar="DIR")]
 

@@ -12,7 +12,6 @@ from configs.loader import ConfigurationError, load
 
 app = typer.Typer(
     help="Try federations of hospitals on this machine: for researchers. Without a command it runs the demo.",
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
 )

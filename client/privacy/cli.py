@@ -11,7 +11,6 @@ APPS = (cli_plan.app, cli_ledger.app, cli_audit.app, cli_report.app)
 
 app = typer.Typer(
     help="Set, follow and sign a differential-privacy budget: for the privacy officer.",
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
     no_args_is_help=True,
