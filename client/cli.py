@@ -1,5 +1,6 @@
 """`mumc-site`: what an engineer at a hospital types."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,8 @@ app.add_typer(cli_log.app, name="log", no_args_is_help=True)
 
 @app.callback()
 def site() -> None:
-    """Keep `mumc-site` a group of commands."""
+    """Whatever a command writes, its owner alone can read: data, state and logs are about patients."""
+    os.umask(0o077)
 
 
 @app.command("import")

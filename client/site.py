@@ -104,13 +104,22 @@ def site_log(context: Context) -> logging.Logger:
         if not log.handlers:
             folder.mkdir(exist_ok=True)
             handler = RotatingFileHandler(folder / "site.log", maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
             log.addHandler(handler)
             log.setLevel(logging.INFO)
             log.propagate = False
     except (DataError, OSError):
         return logging.getLogger("fedmumc")
     return log
+
+
+class _Lines(logging.Formatter):
+    """A fault may quote what the server sent: none of it reaches a terminal as a command or begins a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record, every line but its first indented, without control characters."""
+        lines = super().format(record).split("\n")
+        return "\n    ".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
 
 
 def open_folder(root: Path) -> Site:

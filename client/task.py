@@ -22,9 +22,11 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from client.app import app
 from client.gate import CODE_KEY, INSTALLED_KEY
-from client.site import REHEARSAL_KEY, SITE_KEY
+from client.site import REHEARSAL_KEY, SITE_KEY, site_log
 from protocol.bundle import code_digest
-from protocol.errors import BundleError
+from protocol.errors import BundleError, MessageError
+from protocol.messages import ACTIONS, Refusal
+from protocol.records import to_record
 
 GIVEN_UP = 75
 """Exit code of a task that nobody waits for any more: that of a failure that passes (EX_TEMPFAIL)."""
@@ -92,10 +94,17 @@ def answer(
         {SITE_KEY: root, CODE_KEY: code, INSTALLED_KEY: installed, REHEARSAL_KEY: rehearsal},
     )
     try:
-        return app(message, context)
+        return app(message, context) if message.metadata.message_type in ACTIONS else _unknown(message, context)
     finally:
         # The context goes back to the SuperNode, which need not know where the site's folder lies.
         context.node_config = came
+
+
+def _unknown(message: Message, context: Context) -> Message:
+    """The refusal of an order that no handler is named for, so that no layer of the app would answer it."""
+    site_log(context).error("an order of the unknown kind %.80r was turned away", message.metadata.message_type)
+    refused = Refusal(code=MessageError.code, text="the order cannot be followed; see the site's log")
+    return Message(to_record(refused), reply_to=message)
 
 
 def limit_memory(gib: float) -> None:

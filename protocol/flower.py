@@ -218,7 +218,8 @@ def reason_in(log: Path, start: int = 0) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
-            lines = _COLOUR.sub("", file.read().decode(errors="replace")).splitlines()
+            text = _COLOUR.sub("", file.read().decode(errors="replace"))
+            lines = ["".join(c if c.isprintable() else " " for c in line) for line in text.splitlines()]
     except OSError:
         return "its log cannot be read"
     said = [" ".join(line.split()) for line in lines if line.strip()]

@@ -89,6 +89,9 @@ def test_the_reason_is_the_last_error_of_this_start_without_colours(tmp_path):
         file.write(b"INFO: begins\n\x1b[91mERROR \x1b[0m:     Exit Code: 305\nNot let in.\n\nINFO: shut down\n")
     assert reason_in(log, start) == "ERROR : Exit Code: 305 Not let in. INFO: shut down"
     assert reason_in(tmp_path / "none") == "its log cannot be read"
+    with log.open("ab") as file:
+        file.write(b"ERROR: the server says \x1b]0;owned\x07 \x1b[2Jgo\n")
+    assert reason_in(log, start) == "ERROR: the server says ]0;owned [2Jgo"
 
 
 def test_what_was_started_ends_with_a_keeper_that_is_killed(tmp_path):
