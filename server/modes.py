@@ -35,7 +35,7 @@ TABLE = (
     Row("weighted mean, server optimisers", "yes", "yes"),
     Row(
         "weights (`strategy.max_examples`)",
-        "reported after training, up to the limit",
+        "reported after training, up to the enrolled units",
         "public and agreed before training; a run is refused where an enrolled weight is above the limit",
     ),
     Row(

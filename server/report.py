@@ -1,5 +1,6 @@
 """What a run leaves to read: who was in which round, who was absent and why, and what each site reached."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from protocol.messages import EPSILON
@@ -99,5 +100,5 @@ def _number(value: float | None) -> str:
 
 
 def _cell(text: str) -> str:
-    """What may stand in a cell of a table, whatever a site has said."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """What may stand in a cell of a table, whatever a site has said: no column, link, image or mark-up of its own."""
+    return re.sub(r"([\\|`*\[\]])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))

@@ -80,6 +80,14 @@ class Post:
             raise IdentityError(f"node {node:016x} is no enrolled site")
         return self._names[node]
 
+    def units(self, node: int) -> int:
+        """The public number of units with which a node's site is enrolled.
+
+        Raises:
+            IdentityError: it is no enrolled site.
+        """
+        return self._sites[self.site(node)].units
+
     def seal(self, order: Order, node: int, payload: str) -> Seal:
         """The seal of an order to one node, noted in the log before it leaves; `payload` is its digest."""
         site, nonce = self.site(node), envelope.new_nonce()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from server.optimizer import ServerOptimizer
 from server.screen import Roster, check_answers, check_examples, check_finite
 from server.seal import Post
 from server.secagg import MaskedRound, Terms
-from server.tally import RefusedError, Tally
+from server.tally import RefusedError, Tally, quoted
 
 Array = np.ndarray[Any, Any]
 
@@ -158,6 +159,7 @@ class Strategy:
                     self._post.check(reply.node, reply.content)
                 report, arrays = _read(reply)
                 check_answers(report, order)
+                report = self._weighed(reply.node, report, order)
                 self._roster.claim(reply.node, report.site, nodes)
                 take(report, arrays)
             except ProtocolError as error:
@@ -175,6 +177,17 @@ class Strategy:
         unpack(update, self.schema)
         check_examples(report, self._config.strategy.max_examples)
         check_finite(update, self.packed)
+
+    def _weighed(self, node: int, report: Report, order: Order) -> Report:
+        """The report, its weight in a plain mean no larger than the public units of its enrolled site.
+
+        Raises:
+            ExamplesError: it claims more than any site may.
+        """
+        if self._post is None or order.masking or order.action != "train.pretrain":
+            return report
+        check_examples(report, self._config.strategy.max_examples)
+        return replace(report, examples=min(report.examples, self._post.units(node)))
 
     def save(self, round: int) -> None:
         """Write the weights and the optimiser's moments to the output folder."""
@@ -260,5 +273,5 @@ def _read(reply: Reply) -> tuple[Report, dict[str, Array]]:
         raise RefusedError(reply.fault, WORDS.get(reply.fault, ""))
     message, arrays = reply_from_record(reply.content)
     if isinstance(message, Refusal):
-        raise RefusedError(message.code, message.text)
+        raise RefusedError(message.code, quoted(message.text))
     return message, arrays

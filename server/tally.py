@@ -4,7 +4,12 @@ import math
 from dataclasses import dataclass, field
 
 from protocol.errors import ProtocolError
-from protocol.messages import EPSILON, Report, one_line
+from protocol.messages import EPSILON, MAX_REASON, Report, one_line
+
+
+def quoted(text: str) -> str:
+    """What a site says, so that in a line of several sites nobody takes it for the server's or another site's."""
+    return '"{}"'.format(one_line(text)[: MAX_REASON - 2].replace('"', "'")) if text else ""
 
 
 class RefusedError(ProtocolError):

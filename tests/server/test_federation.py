@@ -12,8 +12,9 @@ from protocol.messages import Refusal
 from protocol.records import to_record
 from server import federation
 from server.checkpoint import load_arrays
-from server.config import FederationConfig, RunConfig, StrategyConfig
+from server.config import FederationConfig, RunConfig, SecaggConfig, StrategyConfig
 from server.errors import FederationError, OutputError
+from server.home import SecaggFile
 from server.journal import read_journal
 from server.orders import fit_vocabulary, round_seed
 from tests.server.fake_grid import FakeGrid, difference, report, site
@@ -65,6 +66,40 @@ def test_a_round_adopts_the_mean_of_the_sites_weighted_by_examples(configured):
     merged = flat(load_arrays(result.weights))
     np.testing.assert_allclose(merged, np.average(sites, axis=0, weights=[10, 30, 20]), rtol=1e-6, atol=1e-6)
     assert merged.dtype == np.float32
+
+
+class Enrolled:
+    """What a run knows of enrolled sites, without their keys."""
+
+    secagg, names = SecaggFile(), ("east", "north", "south")
+
+    def enrolled(self, nodes):
+        return nodes
+
+    def site(self, node):
+        return {11: "north", 12: "south", 13: "east"}[node]
+
+    def units(self, node):
+        return {11: 10, 12: 15, 13: 100}[node]
+
+    def seal(self, order, node, payload):
+        return None
+
+    def check(self, node, content):
+        return None
+
+
+def test_no_enrolled_site_weighs_more_than_the_units_that_the_others_know(configured):
+    config = dataclasses.replace(configured(), secagg=SecaggConfig(mode="off"))
+    grid = FakeGrid({11: NORTH, 12: SOUTH, 13: EAST})
+    result = federation.run(grid, config, post=Enrolled())
+    order, base = grid.orders[0][1], first(config)
+    sites = [base + difference(order, {"float32": base}, shift)["float32"].astype("float64") for shift in (1, 2, 3)]
+    merged = np.average(sites, axis=0, weights=[10, 15, 20])
+    np.testing.assert_allclose(flat(load_arrays(result.weights)), merged, rtol=1e-6, atol=1e-6)
+    (record,) = read_journal(result.journal)
+    assert record.examples == 45
+    assert record.losses == {"total": pytest.approx((10 * 2 + 15 * 4 + 20 * 1) / 45)}
 
 
 def test_the_journal_says_what_was_merged(configured):
@@ -183,10 +218,21 @@ def test_a_site_s_reason_is_shown_as_one_short_line_whatever_it_sent(configured)
 
     result = federation.run(FakeGrid({10: refuses, 11: NORTH, 12: SOUTH}), configured(final="finetune"))
     (record,) = read_journal(result.journal)
-    shown = "at most [2J 1 step, [red]" + "x" * 275
+    shown = '"at most [2J 1 step, [red]' + "x" * 273 + '"'
     assert record.reasons == {"000000000000000a": shown} == result.reasons
     assert json.loads(result.result.read_text())["vqa"]["reasons"] == record.reasons
     assert str(record).endswith(f"lost 000000000000000a (policy_steps: {shown})")
+
+
+def test_a_reason_that_imitates_another_site_s_loss_stays_within_its_quotes(configured):
+    def lies(order, base):
+        return to_record(Refusal(code="policy_steps", text='at most 1"), south (not_finite: 7 values | sites 0/3'))
+
+    result = federation.run(FakeGrid({10: lies, 11: NORTH, 12: SOUTH}), configured())
+    (record,) = read_journal(result.journal)
+    assert str(record).endswith(
+        """lost 000000000000000a (policy_steps: "at most 1'), south (not_finite: 7 values | sites 0/3")"""
+    )
 
 
 def test_a_node_that_calls_itself_as_another_does_is_refused(configured):
@@ -225,7 +271,7 @@ def test_a_round_that_loses_too_many_sites_is_void_and_its_error_names_them(conf
         FederationError, match=r"round 1 is void: 0 updates could be merged, but federation\.min_sites is 2"
     ) as raised:
         federation.run(FakeGrid(ill), config)
-    for lost in ("west (not_finite: 1 ", "000000000000000b (data: no captions)", "000000000000000c (bad_message: "):
+    for lost in ("west (not_finite: 1 ", '000000000000000b (data: "no captions")', "000000000000000c (bad_message: "):
         assert lost in str(raised.value)
     (record,) = read_journal(Path(config.output_dir) / "journal.jsonl")
     assert (record.sites_merged, record.update_norm, len(record.refused)) == (0, 0.0, 3)
@@ -301,7 +347,7 @@ def test_weights_that_come_back_from_fine_tuning_are_refused(configured):
 
 def test_fine_tuning_that_nobody_finishes_is_an_error_that_names_the_sites(configured):
     refuses = FAULTS["a refusal"][0]
-    with pytest.raises(FederationError, match=r"no site reports .*0b \(data: no captions\), .*0c \(data: "):
+    with pytest.raises(FederationError, match=r'no site reports .*0b.*0c \(data: "no captions"\)'):
         federation.run(FakeGrid({11: refuses, 12: refuses}), configured(rounds=0, final="finetune"))
 
 

@@ -81,6 +81,12 @@ def test_what_a_site_says_cannot_leave_its_cell(config):
     assert row == "| b | 0 of 1 | round 1: bad: x \\| y &lt;script> \\\\ |"
 
 
+def test_what_a_site_says_loads_nothing_where_the_report_is_read(config):
+    lost = record(1, merged=["a"], refused={"b": "bad"}, reasons={"b": "![x](https://b.example/seen) `*now*` &lt;"})
+    (row,) = [line for line in report_text(config, "trial", [lost], Tally()).splitlines() if line.startswith("| b ")]
+    assert row == "| b | 0 of 1 | round 1: bad: !\\[x\\](https://b.example/seen) \\`\\*now\\*\\` &amp;lt; |"
+
+
 def test_a_run_without_rounds_reports_what_came_of_it(config):
     run = replace(config, federation=replace(config.federation, rounds=0, final="rehearse", sites=1, min_sites=1))
     tally = Tally()
