@@ -80,7 +80,7 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     metrics = {"loss": result.loss} | accuracies(rows, smallest)
     if result.validation_accuracy is not None and len(data.val) >= smallest:
         metrics["validation_accuracy"] = result.validation_accuracy
-    return _report(order, site, recipe, len(data.train), metrics)
+    return _report(order, site, recipe, len(data.train) if len(data.train) >= smallest else 0, metrics)
 
 
 def evaluate_vqa(order: Order, site: Site) -> Report:
@@ -100,7 +100,8 @@ def evaluate_vqa(order: Order, site: Site) -> Report:
         raise DataError("there are no test questions to answer; import some with split: test")
     rows = _test_rows(kept_answerer(state.vqa_folder, recipe, order.vocabulary), data, site)
     state.keep_rows("test", rows)
-    return _report(order, site, recipe, len(rows), accuracies(rows, _smallest(site)))
+    smallest = _smallest(site)
+    return _report(order, site, recipe, len(rows) if len(rows) >= smallest else 0, accuracies(rows, smallest))
 
 
 def accuracies(rows: Sequence[AnswerRow], smallest: int = SMALLEST_GROUP) -> dict[str, float]:

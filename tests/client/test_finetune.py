@@ -138,11 +138,12 @@ def test_a_kept_model_that_was_damaged_is_refused(server, folder, finetuned):
     assert server.ask(folder, server.evaluate()).message.code == "weights"
 
 
-def test_splits_of_fewer_than_ten_questions_report_no_accuracy(server, folder):
+def test_splits_of_fewer_than_ten_questions_report_no_accuracy_and_no_count(server, folder):
     keep_questions(folder, val=SMALLEST_GROUP - 1, test=SMALLEST_GROUP - 1)
     assert set(server.ask(folder, server.finetune()).message.metrics) == {"loss"}
     assert len(RunState.of(folder, "trial").rows("test")) == SMALLEST_GROUP - 1
-    assert server.ask(folder, server.evaluate()).message.metrics == {}
+    again = server.ask(folder, server.evaluate()).message
+    assert (again.metrics, again.examples) == ({}, 0)
 
 
 @pytest.mark.parametrize(
