@@ -1,7 +1,6 @@
 """A site's folder, encoders, and a server's side of the messages, as small as can be; `mumc-site` as it is typed."""
 
 import dataclasses
-import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -107,25 +106,44 @@ def untouched(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def three_joined(untouched, tmp_path_factory):
-    """A federation and its three sites, as they are before the first order."""
-    from tests.client.masked import join_three
+@pytest.fixture
+def unsynced(monkeypatch):
+    """Nothing waits for the disk: no test here pulls the plug."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
 
-    folder = tmp_path_factory.mktemp("three")
-    join_three(folder, untouched)
-    return folder
+
+@pytest.fixture(scope="session")
+def two_joined(untouched, tmp_path_factory):
+    """A federation and its two sites, as they are before the first order."""
+    from tests.client.joined import join_two
+
+    place = tmp_path_factory.mktemp("two")
+    join_two(place, untouched)
+    return place
 
 
 @pytest.fixture
-def trio_folder(three_joined, tmp_path, monkeypatch):
-    """A copy of them, for one test alone, which waits for no disk: no test pulls the plug."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+def federation(two_joined, server, tmp_path, unsynced):
+    """A copy of them, for one test alone."""
+    from tests.client.joined import Federation
 
-    def copy(source, target):
-        return os.link(source, target) if "/images/" in source else shutil.copy2(source, target)
+    return Federation.open(Path(shutil.copytree(two_joined, tmp_path / "two")), server)
 
-    return Path(shutil.copytree(three_joined, tmp_path / "three", copy_function=copy))
+
+@pytest.fixture(scope="session")
+def three_joined(untouched, tmp_path_factory):
+    """A federation and its three sites for masked rounds, as they are before the first order."""
+    from tests.client.masked import join_three
+
+    place = tmp_path_factory.mktemp("three")
+    join_three(place, untouched)
+    return place
+
+
+@pytest.fixture
+def trio_folder(three_joined, tmp_path, unsynced):
+    """A copy of them, for one test alone."""
+    return Path(shutil.copytree(three_joined, tmp_path / "three"))
 
 
 @pytest.fixture

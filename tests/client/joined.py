@@ -1,34 +1,27 @@
-"""Two sites that have joined a federation, and their server, with real keys, folders and logs."""
+"""Two sites that have joined a federation, and their server: orders go out and replies come back."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 
-import yaml
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app
-from client.joining import check_answer, prepare
 from configs.compose import compose
 from configs.loader import load
-from protocol.enrolment import Join
 from protocol.envelope import payload_digest
-from protocol.papers import read_paper
 from protocol.records import to_record
 from server.config import RunConfig
 from server.federation import FederationResult, run
-from server.home import FederationFile, Home
-from server.joining import admit, create, publish
-from server.roster import SiteRegister
-from server.seal import Post, write_nodes
+from server.home import Home
+from server.seal import Post
 from simulations.engine import EngineConfig, open_engine
 from simulations.grid import LocalGrid
+from tests import federation
 from tests.client.conftest import TINY
 
 NODES = {"north": 101, "south": 102}
 CODE = "c" * 64
-LIMITS = {"secure_aggregation": "allowed", "min_records": 1}
 
 
 @dataclasses.dataclass
@@ -38,6 +31,11 @@ class Federation:
     home: Home
     sites: dict
     run: object
+
+    @classmethod
+    def open(cls, place: Path, run: object) -> "Federation":
+        """That of a folder in which `tests.federation.join` made it."""
+        return cls(Home.open(place / "hub"), {name: place / name for name in NODES}, run)
 
     def post(self):
         """The server's side, as a fresh process has it."""
@@ -65,10 +63,8 @@ class Federation:
         return reply
 
     def limit(self, site="north", **limits):
-        """Set the limits of a site."""
-        path = self.sites[site] / "site.yaml"
-        settings = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump(settings | {"policy": {"runs": LIMITS | limits}}))
+        """Set the limits of a site; those that are not named are as at first."""
+        federation.limit(self.sites[site], **federation.LIMITS | limits)
 
     def play(self, output: Path, *overrides: str, grid=LocalGrid) -> FederationResult:
         """A whole run of all sites."""
@@ -80,21 +76,6 @@ class Federation:
             engine.close()
 
 
-def join_federation(place: Path, folder: Path, orders: object) -> Federation:
-    """Make it: every site a copy of the folder."""
-    home = create(place / "hub", FederationFile(name="lung", address="localhost:9092"), 30)
-    register, sites = SiteRegister.read(home), {}
-    for name in NODES:
-        sites[name] = place / name
-        shutil.copytree(folder, sites[name])
-        (sites[name] / "site.yaml").write_text(f"name: {name}\ndevice: cpu\n")
-        _, enrolment = prepare(sites[name], name, 10)
-        register = admit(home, enrolment)
-        publish(home, register)
-    for name, root in sites.items():
-        check_answer(root, read_paper(Join, home.join_file(name)), replace=False).take_in()
-    write_nodes(home, NODES)
-    found = Federation(home, sites, orders)
-    for name in NODES:
-        found.limit(name)
-    return found
+def join_two(place: Path, data: Path) -> None:
+    """Make the folders of the federation and of its sites, which are copies of the data."""
+    federation.join(place, data, NODES, dict.fromkeys(NODES, 10))

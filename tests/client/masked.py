@@ -2,32 +2,28 @@
 through its disk. Training is a number a site, unless a test takes the whole ClientApp."""
 
 import dataclasses
+import functools
 import logging
-import shutil
 import zlib
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from client.errors import GateError
 from client.faults import refusal
-from client.joining import check_answer, prepare
 from client.secagg import Masking
 from configs.compose import compose
 from configs.loader import load
-from protocol.enrolment import Join
 from protocol.errors import ProtocolError
 from protocol.messages import STAGE_ACTIONS, Report, from_json, to_json
-from protocol.papers import read_paper
 from server.config import RunConfig
-from server.home import FederationFile, Home, SecaggFile
-from server.joining import admit, create, publish
-from server.roster import SiteRegister
-from server.seal import Post, write_nodes
+from server.home import Home, SecaggFile
+from server.seal import Post
 from server.secagg import MaskedRound, Terms
 from server.tally import RefusedError, Tally
+from tests import federation
 from tests.client import conftest
+from tests.federation import join
 
 NODES = {"ash": 101, "birch": 102, "cedar": 103}
 UNITS = {"ash": 10, "birch": 20, "cedar": 30}
@@ -38,32 +34,19 @@ class KilledError(BaseException):
     """The site's process ends here."""
 
 
-def join_three(folder: Path, untouched: Path) -> None:
+def join_three(place: Path, data: Path) -> None:
     """The federation's folder and those of its sites, which do without colluding ones."""
-    secagg = SecaggFile(colluding=0)
-    home = create(folder / "hub", FederationFile(name="lung", address="localhost:9092", secagg=secagg), 30)
-    register, sites = SiteRegister.read(home), {}
+    join(place, data, NODES, UNITS, secagg=SecaggFile(colluding=0))
     for name in NODES:
-        sites[name] = folder / name
-        shutil.copytree(untouched, sites[name])
-        (sites[name] / "site.yaml").write_text(f"name: {name}\ndevice: cpu\n")
-        _, enrolment = prepare(sites[name], name, UNITS[name])
-        register = admit(home, enrolment)
-        publish(home, register)
-    for name, root in sites.items():
-        check_answer(root, read_paper(Join, home.join_file(name)), replace=False).take_in()
-        limit(root, colluding=0, min_records=1)
-    write_nodes(home, NODES)
+        limit(place / name)
 
 
 def limit(root: Path, **limits):
-    """The site's policy, with these limits."""
-    path = root / "site.yaml"
-    settings = yaml.safe_load(path.read_text())
-    runs = (settings.get("policy") or {}).get("runs", {})
-    path.write_text(yaml.safe_dump(settings | {"policy": {"runs": runs | limits}}))
+    """Set limits of the site; those that are not named are as at first."""
+    federation.limit(root, **{"colluding": 0, "min_records": 1} | limits)
 
 
+@functools.cache
 def config(*overrides) -> RunConfig:
     return load(RunConfig, compose("run", [*conftest.TINY, "federation.sites=3", "federation.min_sites=2", *overrides]))
 

@@ -31,7 +31,7 @@ from server.seal import Post
 from simulations.engine import InProcess
 from simulations.grid import LocalGrid
 from tests.client import masked
-from tests.client.joined import NODES, join_federation
+from tests.client.joined import NODES, Federation, join_two
 from tests.client.masked import join_three
 from tests.client.privacy.private_rounds import PrivateServer, approve
 
@@ -86,29 +86,43 @@ class Tapped(LocalGrid):
         return replies
 
 
-@pytest.fixture
-def planted(tmp_path, untouched, monkeypatch):
-    """A site's folder with the words in it, on a machine with the words in its names."""
-    monkeypatch.setattr(socket, "gethostname", lambda: HOST)
-    monkeypatch.setattr(platform, "node", lambda: HOST)
-    monkeypatch.setattr(getpass, "getuser", lambda: USER)
+def name_machine(patch):
+    """Give the machine the words for names."""
+    patch.setattr(socket, "gethostname", lambda: HOST)
+    patch.setattr(platform, "node", lambda: HOST)
+    patch.setattr(getpass, "getuser", lambda: USER)
     for name, value in {"HOSTNAME": HOST, "USER": USER, "LOGNAME": USER, "HOME": f"/home/{USER}"}.items():
-        monkeypatch.setenv(name, value)
-    plant(shutil.copytree(untouched, tmp_path / "planted"))
-    return tmp_path / "planted"
+        patch.setenv(name, value)
 
 
-def move(sites, place):
-    """The sites' folders, under a path with a word in it."""
-    place.mkdir()
-    return {name: root.rename(place / name) for name, root in sites.items()}
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory, untouched):
+    """Two federations, `two` and `three`, of sites with the words in their data that joined from such a machine."""
+    place = tmp_path_factory.mktemp("planted")
+    plant(shutil.copytree(untouched, place / "data"))
+    with pytest.MonkeyPatch.context() as patch:
+        name_machine(patch)
+        join_two(place / "two", place / "data")
+        join_three(place / "three", place / "data")
+    return place
 
 
 @pytest.fixture
-def federation(tmp_path, planted, server):
-    found = join_federation(tmp_path / "place", planted, server)
-    found.sites = move(found.sites, tmp_path / FOLDER)
-    return found
+def machine(monkeypatch, unsynced):
+    name_machine(monkeypatch)
+
+
+def copied(place, target):
+    """The server's folder in a copy, and those of the sites under a path with a word in it."""
+    shutil.copytree(place, target / "place")
+    (target / FOLDER).mkdir()
+    sites = [path for path in (target / "place").iterdir() if path.name != "hub"]
+    return Home.open(target / "place" / "hub"), {root.name: root.rename(target / FOLDER / root.name) for root in sites}
+
+
+@pytest.fixture
+def federation(planted, tmp_path, machine, server):
+    return Federation(*copied(planted / "two", tmp_path), server)
 
 
 def check_nothing_left(home, sent, *elsewhere):
@@ -165,14 +179,13 @@ def test_a_whole_run_with_a_site_that_fails_gives_nothing_away(federation, tmp_p
     assert len(sent) == 6
     assert sightings((federation.sites["south"] / "state" / "site.log").read_bytes()) >= {FAULT, FOLDER, PATIENT}
     out, err = capfd.readouterr()
-    assert "lost south (internal: an unexpected fault" in out
+    assert 'lost south (internal: "an unexpected fault' in out
     logs = [(root / "state" / "log.jsonl").read_text() for root in federation.sites.values()]
     check_nothing_left(federation.home, sent, tmp_path / "run", out, err, caplog.text, *logs)
 
 
-def test_a_run_under_masks_gives_nothing_away(planted, tmp_path, monkeypatch, capfd):
-    join_three(tmp_path / "three", planted)
-    sites = move({name: tmp_path / "three" / name for name in masked.NODES}, tmp_path / FOLDER)
+def test_a_run_under_masks_gives_nothing_away(planted, tmp_path, machine, monkeypatch, capfd):
+    home, sites = copied(planted / "three", tmp_path)
     honest = client.pretrain.pretrain_site
 
     def fails(order, base, site):
@@ -181,7 +194,7 @@ def test_a_run_under_masks_gives_nothing_away(planted, tmp_path, monkeypatch, ca
         return honest(order, base, site)
 
     monkeypatch.setattr(client.pretrain, "pretrain_site", fails)
-    home, engine = Home.open(tmp_path / "three" / "hub"), InProcess(1)
+    engine = InProcess(1)
     grid = Tapped({node: sites[name] for name, node in masked.NODES.items()}, engine)
     try:
         result = run(grid, masked.config(f"output_dir={tmp_path / 'run'}", "federation.final=none"), post=Post(home))

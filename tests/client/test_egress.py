@@ -20,7 +20,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.log import site_log_file
 from protocol.bundle import code_digest, installed_bundle
 from protocol.flower import QUIET
-from tests.client.joined import NODES, join_federation
+from tests.client.joined import NODES, Federation
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = """
@@ -76,10 +76,11 @@ def alone():
 
 
 @pytest.fixture(scope="module")
-def answered(tmp_path_factory, untouched, server):
+def answered(tmp_path_factory, two_joined, server):
     """What one process of the site says after pre-training, fine-tuning and evaluating, and the federation."""
-    federation = join_federation(tmp_path_factory.mktemp("egress"), untouched, server)
-    place, post = federation.home.root.parent, federation.post()
+    place = Path(shutil.copytree(two_joined, tmp_path_factory.mktemp("egress") / "two"))
+    federation = Federation.open(place, server)
+    post = federation.post()
     bundle = installed_bundle()
     (place / "bundle").write_bytes(bundle)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1

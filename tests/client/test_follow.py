@@ -1,14 +1,6 @@
 """The engineer's terminal: the connection's changes once each, every order and reply in a few words."""
 
-import pytest
-
 from client.follow import Follower
-from tests.client.joined import join_federation
-
-
-@pytest.fixture
-def federation(tmp_path, untouched, server):
-    return join_federation(tmp_path, untouched, server)
 
 
 def test_the_connection_is_told_when_it_changes_and_not_from_an_earlier_start(tmp_path):

@@ -22,13 +22,14 @@ from protocol.errors import ExpiredError, NotYetValidError, SigningError
 from protocol.node_keys import new_node_key, public_pem
 from protocol.papers import read_paper, to_json
 from protocol.signing import fingerprint, new_key, public_hex
-from server.home import FederationFile, Home
-from server.joining import admit, create, publish, revoke
+from server.home import Home
+from server.joining import admit, publish, revoke
+from tests.federation import found
 
 
 @pytest.fixture
 def home(tmp_path) -> Home:
-    return create(tmp_path / "fed", FederationFile(name="lung", address="hub.example.org:9092"), days=30)
+    return found(tmp_path, address="hub.example.org:9092")
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_an_older_join_file_is_not_taken_back(call, home, north, refused):
 def test_another_federation_or_ca_needs_replace(call, home, north, tmp_path, refused):
     call("join", north, enrol(home, north), "--yes")
     call("join", north, enrol(home, north), "--yes")
-    twin = create(tmp_path / "twin", FederationFile(name="lung", address="hub.example.org:9092"), days=30)
+    twin = found(tmp_path / "twin", address="hub.example.org:9092")
     strange = read_paper(Join, enrol(twin, north))
     refused(north, strange, "another server's signing key than the one pinned")
     mine = read_paper(Join, home.join_file("north"))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,15 +25,15 @@ from server.cli import main as server_main
 from server.joining import admit, publish, revoke
 from server.log import read_heads, server_log, write_heads
 from server.log_check import check_server_log
-from tests.client.joined import NODES, Federation, join_federation
+from tests.client.joined import Federation
 
 LATER = Head(count=40, hash="a" * 64)
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory, untouched, server):
+def played(tmp_path_factory, two_joined, server):
     """Two rounds at north and fine-tuning, one refusal at south, and an order that nobody signed."""
-    found = join_federation(tmp_path_factory.mktemp("played"), untouched, server)
+    found = Federation.open(Path(shutil.copytree(two_joined, tmp_path_factory.mktemp("played") / "two")), server)
     found.exchange(server.pretrain(1))
     found.limit("south", max_steps=1)
     found.exchange(server.pretrain(1), "south")
@@ -46,10 +47,7 @@ def played(tmp_path_factory, untouched, server):
 @pytest.fixture
 def federation(played, tmp_path):
     """A copy that a test may spoil."""
-    shutil.copytree(played.home.root.parent, tmp_path / "copy")
-    place = tmp_path / "copy"
-    home = dataclasses.replace(played.home, root=place / "hub")
-    return Federation(home, {name: place / name for name in NODES}, played.run)
+    return Federation.open(Path(shutil.copytree(played.home.root.parent, tmp_path / "copy")), played.run)
 
 
 @pytest.fixture

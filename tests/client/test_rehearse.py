@@ -1,7 +1,6 @@
 """A rehearsal goes through everything a round goes through, with data that is nobody's."""
 
 import numpy as np
-import pytest
 
 from client.follow import Follower
 from client.log import site_log_file
@@ -9,12 +8,7 @@ from client.rehearsal import Rehearsal
 from protocol.codec import unpack
 from protocol.messages import Refusal, Report
 from protocol.records import reply_from_record
-from tests.client.joined import NODES, join_federation
-
-
-@pytest.fixture
-def federation(tmp_path, untouched, server):
-    return join_federation(tmp_path, untouched, server)
+from tests.client.joined import NODES
 
 
 def rehearse(federation, **changes):

@@ -20,12 +20,8 @@ from protocol.signing import new_key, public_hex
 from server.joining import admit, publish, revoke
 from server.journal import read_journal
 from server.log import server_log
-from tests.client.joined import NODES, join_federation
-
-
-@pytest.fixture
-def federation(tmp_path, untouched, server):
-    return join_federation(tmp_path, untouched, server)
+from tests.client.joined import NODES
+from tests.federation import take_in
 
 
 def test_an_order_of_the_server_is_followed_and_the_reply_is_taken(federation):
@@ -185,7 +181,7 @@ def test_new_keys_go_on_with_the_log_and_the_server_takes_it(federation):
     post.check(NODES["north"], federation.ask(federation.sealed(post, federation.run.pretrain(1))))
     _, enrolment = rotate(root, 0)
     publish(federation.home, admit(federation.home, enrolment))
-    check_answer(root, read_paper(Join, federation.home.join_file("north")), replace=False).take_in()
+    take_in(federation.home, root)
     post = federation.post()
     reply = federation.ask(federation.sealed(post, federation.run.pretrain(2)))
     post.check(NODES["north"], reply)

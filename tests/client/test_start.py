@@ -11,12 +11,11 @@ from client.keys import SiteKeys
 from client.start import client, supernode
 from protocol.errors import EnrolmentError, ProcessError, SigningError
 from protocol.flower import alone
-from tests.client.joined import join_federation
 
 
 @pytest.fixture
-def north(tmp_path, untouched, server):
-    return join_federation(tmp_path, untouched, server).sites["north"]
+def north(federation):
+    return federation.sites["north"]
 
 
 def test_the_supernode_believes_the_pinned_ca_alone_and_runs_no_task_itself(north):

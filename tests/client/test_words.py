@@ -18,12 +18,7 @@ from protocol.envelope import seal
 from protocol.errors import ProtocolError
 from protocol.records import reply_from_record, seal_from_record, to_record
 from protocol.signing import fingerprint, new_key, public_hex
-from tests.client.joined import NODES, join_federation
-
-
-@pytest.fixture
-def federation(tmp_path, untouched, server):
-    return join_federation(tmp_path, untouched, server)
+from tests.client.joined import NODES
 
 
 def changed(arrays):

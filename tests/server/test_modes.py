@@ -1,6 +1,7 @@
 """Which runs mask, and the table of what goes with it."""
 
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ def post(sites, colluding=1, required=False, units=10):
     return SimpleNamespace(members=members, secagg=SecaggFile(required=required, colluding=colluding))
 
 
+@cache
 def config(*overrides):
     return load(RunConfig, compose("run", ["federation.sites=3", "federation.min_sites=1", *overrides]))
 

@@ -13,7 +13,8 @@ from server.rehearsal import Rehearsals
 from server.roster import SiteRegister
 from server.seal import read_nodes
 from server.start import Reception, check_certificate, local_address, programs
-from tests.server.enrolled import Link, enrol, found
+from tests.federation import enrol, found
+from tests.server.link import Link
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_enrolled_sites_are_registered_once_and_revoked_ones_shut_out(home, tmp_
     reception.step()
     assert link.asked == asked, "nobody is asked while the register stays as it is"
     revoke(home, "north", "laptop stolen")
-    enrol(home, tmp_path, "west")
+    enrol(home, tmp_path / "west")
     reception.step()
     assert read_nodes(home).keys() == {"south", "west"}
     assert said[2:] == ["west may connect", "north is shut out"]

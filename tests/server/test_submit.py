@@ -15,7 +15,8 @@ from server.journal import Journal, RoundRecord
 from server.seal import write_nodes
 from server.status import look, tables
 from server.submit import follow, prepare, stop, submit, why_failed
-from tests.server.enrolled import Link, found
+from tests.federation import found
+from tests.server.link import Link
 
 
 @pytest.fixture

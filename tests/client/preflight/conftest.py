@@ -28,11 +28,11 @@ from protocol.signing import new_key, public_hex
 from server.certificates import Issued, new_authority, new_server, now_utc
 from server.config import RunConfig
 from tests.client.conftest import TINY
+from tests.federation import LIMITS, limit
 
 UNKNOWN_NODE = b'{"code":2004,"detail":"Failed to activate SuperNode."}'
 KNOWN_NODE = b'{"code":2003,"detail":"Invalid heartbeat interval."}'
 """What a SuperLink of Flower 1.41 answers; test_superlink.py asks a real one."""
-LIMITS = {"secure_aggregation": "allowed", "min_records": 1}
 
 
 class Hub(http.server.ThreadingHTTPServer):
@@ -166,7 +166,7 @@ class Site:
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | settings))
 
     def limit(self, **limits):
-        self.set(policy={"runs": LIMITS | limits})
+        limit(self.root, **LIMITS | limits)
 
 
 def checks_before(name):

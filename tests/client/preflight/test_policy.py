@@ -52,9 +52,8 @@ def test_without_limits_nothing_is_trained(site):
         ({"secure_aggregation": "required"}, "the run sends updates without masks, and this site requires them"),
     ],
 )
-def test_a_run_beyond_a_limit_is_told_in_the_words_of_the_site_s_door(site, run_of, limits, reason):
+def test_a_run_beyond_a_limit_is_told_in_the_words_of_the_site_s_door(site, limits, reason):
     site.limit(**limits)
-    site.run = run_of()
     found = site.find("policy")
     assert found.status == "fail"
     assert found.what.startswith("the run would be refused: ")
@@ -86,7 +85,6 @@ def test_a_federation_smaller_than_the_site_hides_in_is_told(site, run_of):
 
 
 def test_a_recipe_is_known_by_the_digest_that_an_order_of_it_has(site, run_of, server):
-    site.run = run_of()
     site.limit(recipes=[payload_hash(server.pretrain().recipe)])
     assert site.find("policy").status == "pass"
     site.run = run_of("pretrain.batch_size=6")

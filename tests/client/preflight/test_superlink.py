@@ -4,31 +4,24 @@ import time
 
 import pytest
 
-from client.joining import check_answer, prepare
 from client.preflight.case import Case
 from client.preflight.network import clock, server, tls
 from client.preflight.run import read_run
 from client.preflight.wire import knock
-from protocol.enrolment import Join
 from protocol.flower import Keeper, free_port
 from protocol.node_keys import new_node_key
-from protocol.papers import read_paper
 from server.errors import ControlError
-from server.home import FederationFile
-from server.joining import admit, create, publish
 from server.start import Reception, control, programs
+from tests.federation import enrol_copy, found, take_in
 
 
 @pytest.mark.e2e
-def test_a_superlink_tells_an_enrolled_key_from_another_and_nothing_changes_there(folder, tmp_path, tiny_run):
+def test_a_superlink_tells_an_enrolled_key_from_another_and_nothing_changes_there(untouched, tmp_path, tiny_run):
     port, health = free_port(), free_port()
-    settings = FederationFile(name="lung", address=f"localhost:{port}", port=port, health_port=health)
-    home = create(tmp_path / "hub", settings, 30)
-    (folder / "site.yaml").write_text("name: north\ndevice: cpu\n")
-    _, enrolment = prepare(folder, "north", 10)
-    publish(home, admit(home, enrolment))
-    check_answer(folder, read_paper(Join, home.join_file("north")), replace=False).take_in()
-    superlink = Keeper(programs(home, settings)[:1], restart=False, say=lambda line: None)
+    home = found(tmp_path, address=f"localhost:{port}", port=port, health_port=health)
+    folder = enrol_copy(home, untouched, tmp_path / "north")
+    take_in(home, folder)
+    superlink = Keeper(programs(home, home.config())[:1], restart=False, say=lambda line: None)
     with superlink as keeper, control(home) as link:
         case = Case(folder, read_run(tiny_run))
         assert wait_for(keeper, link) == []

@@ -1,26 +1,10 @@
-"""A federation's folder with enrolled sites, and a SuperLink that only remembers what it was asked."""
+"""A SuperLink that only remembers what it was asked."""
 
 import json
 from dataclasses import dataclass, field
 
-from client.joining import prepare
 from server.control import FlowerRun, Node
 from server.errors import ControlError
-from server.home import FederationFile
-from server.joining import admit, create, publish
-
-
-def found(place, *names):
-    """The folder of a federation with these sites."""
-    home = create(place / "hub", FederationFile(name="lung", address="localhost:9092"), 30)
-    for name in names:
-        enrol(home, place, name)
-    return home
-
-
-def enrol(home, place, name):
-    _, enrolment = prepare(place / name, name, 10)
-    publish(home, admit(home, enrolment))
 
 
 @dataclass
