@@ -7,7 +7,6 @@ import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from configs.loader import ConfigurationError, dump, load
 from mumc_model.errors import MumcError
@@ -50,12 +49,15 @@ def config(
 def journal(folder: Annotated[Path, typer.Argument(help="the output folder of a run")]) -> None:
     """Print the journal of a run as a table, one row a round."""
     table = Table(box=None, pad_edge=False)
-    for name in ("round", "sites", "examples", "loss", "update norm", "MB up", "MB down", "seconds", "lost"):
-        table.add_column(name, justify="left" if name == "lost" else "right")
-    for record in read_journal(folder / "journal.jsonl"):
-        # A site's words are never read as markup.
-        table.add_row(*(Text(cell) for cell in _row(record)))
+    for name in ("round", "sites", "examples", "loss", "update norm", "MB up", "MB down", "seconds"):
+        table.add_column(name, justify="right")
+    records = read_journal(folder / "journal.jsonl")
+    for record in records:
+        table.add_row(*_row(record))
     Console().print(table)
+    for record in records:
+        if record.refused:
+            typer.echo(f"round {_numbered(record)} lost {name_lost(record.refused, record.reasons)}")
 
 
 @app.command()
@@ -82,7 +84,7 @@ def main() -> None:
 def _row(record: RoundRecord) -> tuple[str, ...]:
     loss = record.losses.get("total", record.losses.get("loss"))
     return (
-        str(record.round),
+        _numbered(record),
         f"{record.sites_merged}/{record.sites_expected}",
         str(record.examples),
         "-" if loss is None else f"{loss:.3f}",
@@ -90,5 +92,8 @@ def _row(record: RoundRecord) -> tuple[str, ...]:
         f"{record.bytes_up / 1e6:.2f}",
         f"{record.bytes_down / 1e6:.2f}",
         f"{record.seconds:.1f}",
-        name_lost(record.refused, record.reasons),
     )
+
+
+def _numbered(record: RoundRecord) -> str:
+    return f"{record.round}.{record.attempt}" if record.attempt > 1 else str(record.round)

@@ -11,6 +11,8 @@ from server.tally import Tally
 SHOWN = ("accuracy", "accuracy_open", "accuracy_closed", "tested", EPSILON)
 """Metrics of fine-tuned models that stand in the table; all of them are in `result.json`."""
 OFFLINE = "offline"
+VOID = "void, as too few others answered"
+"""Of a site that did what was asked of it, in an attempt that came to nothing."""
 
 
 def report_text(
@@ -60,7 +62,7 @@ def _site_rows(records: Sequence[RoundRecord], merged: Sequence[RoundRecord], si
 
 
 def _absence(record: RoundRecord, site: str) -> str:
-    code = record.refused.get(site, OFFLINE)
+    code = record.refused.get(site, OFFLINE if record.sites_merged else VOID)
     stage = record.secagg.get("absent", {}).get(site, {}).get("stage", "")
     where = f"round {record.round}" + (f", attempt {record.attempt}" if record.attempt > 1 else "")
     why = ": ".join(filter(None, [code, record.reasons.get(site, "")]))

@@ -72,7 +72,7 @@ def test_a_void_attempt_is_no_merged_round(config):
     assert "1 of 3 rounds were merged" in text
     assert "| 1 | 0/3, void | threshold 2 |" in text
     assert "| 1.2 | 2/3 | threshold 2 |" in text
-    assert "| a | 1 of 1 | round 1: offline |" in text
+    assert "| a | 1 of 1 | round 1: void, as too few others answered |" in text
 
 
 def test_what_a_site_says_cannot_leave_its_cell(config):
