@@ -101,7 +101,7 @@ def leave(
         typer.confirm("leave?", abort=True, err=True)
     file, keys = leave_federation(folder, reason)
     keys.forget()
-    typer.echo(f"the keys are destroyed; send to the operator: {file}")
+    typer.echo(f"the keys are destroyed; stop mumc-site start if it is at work, and send to the operator: {file}")
 
 
 def _show_enrolment(file: Path, enrolment: "Enrolment") -> None:
