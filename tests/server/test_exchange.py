@@ -126,6 +126,15 @@ def test_enough_nodes_go_on_after_the_wait_and_too_few_do_not(caplog):
         wait_for_nodes(grid, wanted=3, least=3, wait_s=0.05)
 
 
+def test_a_wait_for_sites_is_told_once_and_only_where_it_lasts(caplog, monkeypatch):
+    grid = FakeGrid({1: answers, 2: answers})
+    wait_for_nodes(grid, wanted=3, least=2, wait_s=0.1)
+    assert "waiting for the others" not in caplog.text
+    monkeypatch.setattr("server.exchange._SILENT_S", 0.0)
+    wait_for_nodes(grid, wanted=3, least=2, wait_s=0.1)
+    assert caplog.text.count("sites 2/3 online; waiting for the others, at most 0.1 s") == 1
+
+
 def test_a_lost_site_gets_a_moment_to_come_back():
     class Grid:
         looks = 0
