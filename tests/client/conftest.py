@@ -107,9 +107,10 @@ def untouched(tmp_path_factory):
 
 
 @pytest.fixture
-def unsynced(monkeypatch):
-    """Nothing waits for the disk: no test here pulls the plug."""
+def hurried(monkeypatch):
+    """Nobody waits for the disk, since no test here pulls the plug, nor long before looking for a reply again."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr("server.exchange._POLL_S", (0.002, 0.01))
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +124,7 @@ def two_joined(untouched, tmp_path_factory):
 
 
 @pytest.fixture
-def federation(two_joined, server, tmp_path, unsynced):
+def federation(two_joined, server, tmp_path, hurried):
     """A copy of them, for one test alone."""
     from tests.client.joined import Federation
 
@@ -141,7 +142,7 @@ def three_joined(untouched, tmp_path_factory):
 
 
 @pytest.fixture
-def trio_folder(three_joined, tmp_path, unsynced):
+def trio_folder(three_joined, tmp_path, hurried):
     """A copy of them, for one test alone."""
     return Path(shutil.copytree(three_joined, tmp_path / "three"))
 

@@ -1,5 +1,6 @@
 """Whole runs of the three sites over a grid on which messages get lost and replies are changed."""
 
+import dataclasses
 from pathlib import Path
 
 from flwr.app import Error, Message
@@ -60,7 +61,8 @@ class Played:
     """A run that came to its end, or to a FederationError."""
 
     def __init__(self, folder, *overrides, lost=(), crashed=(), change=None):
-        self.settings = config(f"output_dir={folder / 'out'}", "federation.final=none", *overrides)
+        settings = config("federation.final=none", *overrides)
+        self.settings = dataclasses.replace(settings, output_dir=str(folder / "out"))
         sites = {node: folder / name for name, node in NODES.items()}
         engine = InProcess(1)
         self.grid = LossyGrid(sites, engine, lost, crashed, change)

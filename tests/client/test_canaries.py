@@ -108,7 +108,7 @@ def planted(tmp_path_factory, untouched):
 
 
 @pytest.fixture
-def machine(monkeypatch, unsynced):
+def machine(monkeypatch, hurried):
     name_machine(monkeypatch)
 
 
@@ -173,7 +173,7 @@ def test_a_whole_run_with_a_site_that_fails_gives_nothing_away(federation, tmp_p
         print(record)
     first, second = read_journal(result.journal)
     assert (first.refused, second.refused) == ({}, {"south": "internal"})
-    assert second.reasons == {"south": "an unexpected fault; see the site's log"}
+    assert second.reasons == {"south": '"an unexpected fault; see the site\'s log"'}
     assert set(result.vqa) == set(NODES)
     (sent,) = [grid.sent for grid in grids]
     assert len(sent) == 6

@@ -142,7 +142,7 @@ def test_a_site_that_requires_masks_refuses_plain_rounds_with_the_reason(trio_fo
     played = Played(trio_folder, "federation.rounds=1", "secagg.mode=off")
     assert played.records[0].refused == dict.fromkeys(NODES, "policy_secure_aggregation")
     assert played.records[0].reasons["ash"] == (
-        "the run sends updates without masks, and this site requires them (policy.runs.secure_aggregation)"
+        '"the run sends updates without masks, and this site requires them (policy.runs.secure_aggregation)"'
     )
 
 
