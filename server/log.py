@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 
 from configs.loader import load
 from mumc_model.data.files import write_atomically
 from protocol.chainfile import ChainFile
 from protocol.envelope import NOTHING
-from protocol.errors import LogError
+from protocol.errors import ChainError, LogError
 from protocol.hashchain import Head
+from protocol.lock import exclusive
 from server.home import Home
 
 LOG_CONTEXT = "server-log"
@@ -58,9 +60,36 @@ def write_heads(home: Home, heads: Mapping[str, Known]) -> None:
     write_atomically(home.state / "heads.json", json.dumps(plain, indent=1, sort_keys=True).encode())
 
 
+def remember(home: Home, site: str, said: Known, seen: Head) -> None:
+    """Keep what a site says of itself in a reply; `seen` is how far the order said that its log went.
+
+    Runs at one time, a rehearsal beside a run, remember together, and their replies may come in another order than the
+    site gave them.
+
+    Raises:
+        ChainError: its log has lost lines of which it once told, or was written anew.
+        LogError: the file is damaged, or another process holds it for too long.
+    """
+    with _held(home):
+        heads = read_heads(home)
+        before, head = heads.get(site, Known()).log, said.log
+        if head.count < seen.count or (head.count == before.count and head.hash != before.hash):
+            had = max(seen.count, before.count)
+            raise ChainError(
+                f"the log of {site} has {head.count} lines and had {had}: lines were lost, or it was written anew"
+            )
+        if head.count > before.count:
+            write_heads(home, heads | {site: said})
+
+
 def forget_site(home: Home, site: str) -> None:
     """Note that a site was revoked: should it come back with new keys, its log begins anew."""
-    heads = read_heads(home)
-    if known := heads.pop(site, None):
-        server_log(home).append(home.signer(), {"kind": "revoked", "site": site, "heads": asdict(known)})
-        write_heads(home, heads)
+    with _held(home):
+        heads = read_heads(home)
+        if known := heads.pop(site, None):
+            server_log(home).append(home.signer(), {"kind": "revoked", "site": site, "heads": asdict(known)})
+            write_heads(home, heads)
+
+
+def _held(home: Home) -> AbstractContextManager[None]:
+    return exclusive(home.state / "heads.lock", LogError)

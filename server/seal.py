@@ -22,7 +22,7 @@ from protocol.records import payload_bytes, reply_from_record, seal_from_record
 from protocol.signing import public_hex
 from server.errors import FolderError
 from server.home import Home
-from server.log import Heads, Known, read_heads, server_log, write_heads
+from server.log import Known, read_heads, remember, server_log
 from server.roster import EnrolledSite, SiteRegister
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -53,7 +53,6 @@ class Post:
         self.secagg = home.config().secagg
         self._names = {int(node): name for name, node in read_nodes(home).items() if name in self._sites}
         self._home = home
-        self._heads: Heads = read_heads(home)
         self._asked: dict[int, Statement] = {}
 
     @property
@@ -93,7 +92,7 @@ class Post:
         site, nonce = self.site(node), envelope.new_nonce()
         place = _place(order, site, nonce)
         entry = self._log.append(self._key, {"kind": "order", **place, "payload": payload})
-        known = self._heads.get(site, Known())
+        known = read_heads(self._home).get(site, Known())
         said = Statement(
             direction="order",
             federation=self._federation,
@@ -145,25 +144,17 @@ class Post:
         envelope.check_binds(found.statement, message, arrays, expected)
         if isinstance(message, Report) and message.site != site:
             raise EnvelopeError(f"the report calls its site {message.site[:64]!r}, and {site} is enrolled")
-        self._remember(site, found.statement)
+        said = found.statement
+        remember(self._home, site, Known(log=said.head, ledger=said.ledger), asked.seen)
         return found.statement.payload
-
-    def _remember(self, site: str, said: Statement) -> None:
-        before, head = self._heads.get(site, Known()).log, said.head
-        if head.count < before.count or (head.count == before.count and head.hash != before.hash):
-            raise ChainError(
-                f"the log of {site} has {head.count} lines and had {before.count}: lines were lost, or it was written "
-                "anew"
-            )
-        self._heads[site] = Known(log=head, ledger=said.ledger)
-        write_heads(self._home, self._heads)
 
     def _note(
         self, node: int, what: str, record: RecordDict, *, code: str = "", reason: str = "", payload: str = ""
     ) -> None:
         asked = self._asked[node]
         place = {"site": asked.site, "run": asked.run_id, "round": asked.round, "attempt": asked.attempt}
-        heads = asdict(self._heads[asked.site]) if asked.site in self._heads else {}
+        known = read_heads(self._home).get(asked.site)
+        heads = asdict(known) if known else {}
         body = {"kind": "reply", **place, "stage": asked.stage, "nonce": asked.nonce, "what": what, "code": code}
         told = {"reason": reason, "payload": payload, "bytes": payload_bytes(record)}
         self._log.append(self._key, body | told | {"heads": heads})

@@ -19,7 +19,8 @@ from protocol.records import reply_from_record, seal_from_record, to_record
 from protocol.signing import new_key, public_hex
 from server.joining import admit, publish, revoke
 from server.journal import read_journal
-from server.log import server_log
+from server.log import read_heads, server_log
+from server.log_check import check_server_log
 from tests.client.joined import NODES
 from tests.federation import take_in
 
@@ -216,10 +217,22 @@ def test_the_server_finds_a_site_whose_log_has_grown_shorter(federation):
     post = federation.post()
     reply = federation.ask(federation.sealed(post, federation.run.pretrain(1)))
     post.check(NODES["north"], reply)
-    known = post._heads["north"]
-    post._heads["north"] = dataclasses.replace(known, log=dataclasses.replace(known.log, count=99))
+    asked = post._asked[NODES["north"]]
+    post._asked[NODES["north"]] = dataclasses.replace(asked, seen=dataclasses.replace(asked.seen, count=99))
     with pytest.raises(ChainError, match="the log of north has 3 lines and had 99"):
         post.check(NODES["north"], reply)
+
+
+def test_replies_of_two_runs_at_one_time_may_come_in_any_order(federation):
+    one, two = federation.post(), federation.post()
+    first = federation.ask(federation.sealed(one, federation.run.pretrain(1)))
+    second = federation.ask(federation.sealed(two, federation.run.rehearse()), message_type="train.rehearse")
+    two.check(NODES["north"], second)
+    one.check(NODES["north"], first)
+    told = seal_from_record(second).statement
+    assert read_heads(federation.home)["north"].log == told.head
+    assert check_server_log(federation.home).whole
+    federation.exchange(federation.run.pretrain(2))
 
 
 def test_a_refusal_by_the_site_s_limits_is_signed_and_names_them(federation):
