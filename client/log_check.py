@@ -11,6 +11,7 @@ import numpy as np
 from client.keys import SiteKeys
 from client.log import LOG_CONTEXT, site_log_file
 from protocol.chainfile import ChainFile
+from protocol.errors import SigningError
 from protocol.hashchain import Entry, Head, head_of
 from protocol.logcheck import Break, head_text, read_log
 from protocol.schema import WeightSchema
@@ -78,7 +79,7 @@ def check_site_log(place: Path, anchors: Sequence[Head] = (), key: str = "") -> 
         SigningError: the folder has no keys and none was given.
     """
     log = log_at(place)
-    public = key or SiteKeys.open(log.path.parent.parent).public[1]
+    public = key or _own_key(log.path.parent)
     entries, breaks = read_log(log, public, anchors, REMEDY)
     faults = (Break(line=entry["index"] + 1, cause=cause, remedy=MISCOUNT) for entry, cause in miscounts(entries))
     return summary(log.path, entries, breaks + tuple(faults))
@@ -87,6 +88,17 @@ def check_site_log(place: Path, anchors: Sequence[Head] = (), key: str = "") -> 
 def log_at(place: Path) -> ChainFile:
     """The log in a site's folder, or the log that is this file."""
     return ChainFile(place, LOG_CONTEXT) if place.is_file() else site_log_file(place)
+
+
+def _own_key(state: Path) -> str:
+    """The signing key of the site that a log's folder belongs to."""
+    keys, closed = SiteKeys(state.parent), sorted(state.glob("log-until-*.jsonl"))
+    if closed and not keys.exists:
+        raise SigningError(
+            f"this site has left its federation, and its keys are destroyed; verify {closed[-1]} with --key, the "
+            f"signing key in {state.parent / 'leave-NAME.json'}"
+        )
+    return SiteKeys.open(state.parent).public[1]
 
 
 def summary(path: Path, entries: Sequence[Entry], breaks: tuple[Break, ...]) -> SiteLogSummary:

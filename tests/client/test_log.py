@@ -260,8 +260,12 @@ def test_after_leaving_the_log_is_verified_by_the_key_in_the_note(federation):
     file, keys = leave(root, "")
     keys.forget()
     (kept,) = (root / "state").glob("log-until-*.jsonl")
-    with pytest.raises(SigningError):
-        check_site_log(kept)
+    with pytest.raises(SigningError) as refused:
+        check_site_log(root)
+    assert str(refused.value) == (
+        f"this site has left its federation, and its keys are destroyed; verify {kept} with --key, the signing key in "
+        f"{root}/leave-NAME.json"
+    )
     assert check_site_log(kept, key=json.loads(file.read_text())["signing_key"]).lines == 8
 
 
