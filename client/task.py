@@ -6,6 +6,7 @@ bundle only a digest is taken, for the gate to compare.
 
 import logging
 import resource
+import signal
 import sys
 import threading
 
@@ -47,6 +48,8 @@ def run_task(address: str, token: str, root: str, installed: str, memory_gib: fl
         rehearsal: Whether only orders to rehearse are followed.
     """
     limit_memory(memory_gib)
+    # So Flower ends a task whose run is over; a shell makes what it starts in the background deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     threading.excepthook = lambda fault: _log.debug("a thread ended: %s", fault.exc_type.__name__)
     try:

@@ -184,7 +184,7 @@ def test_only_code_whose_digest_the_site_accepts_is_followed():
             check_code(limits, code, "a" * 64)
 
 
-def test_a_deployed_site_that_has_joined_nothing_follows_no_order(server, untouched):
+def test_a_deployed_site_that_has_joined_nothing_follows_no_order(server, folder):
     from flwr.app import Context, Message, RecordDict
     from flwr.supercore.task_identity import TaskIdentity
 
@@ -195,7 +195,7 @@ def test_a_deployed_site_that_has_joined_nothing_follows_no_order(server, untouc
     message = Message(to_record(server.pretrain(), server.base), 101, "train.pretrain")
     message.metadata.__dict__["_message_id"] = "message-1"
     context = Context(
-        run_id=1, node_id=101, node_config={"site": str(untouched)}, state=RecordDict(), run_config={"trial": True}
+        run_id=1, node_id=101, node_config={"site": str(folder)}, state=RecordDict(), run_config={"trial": True}
     )
     answer, arrays = reply_from_record(app(message, context).content)
     assert (answer.code, arrays) == ("not_joined", {})
