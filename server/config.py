@@ -31,6 +31,12 @@ class FederationConfig:
     """How long a later round waits for a site that was lost; one whose machine restarts needs about so long."""
     round_timeout_s: float = 7200.0
     """After this long a silent site has lost the round."""
+    attempts: int = 3
+    """So many attempts in a row in which too few sites answered end the run; `--resume` goes on from there."""
+    late: Literal["refuse", "discount"] = "refuse"
+    """An update that comes after its round: refused, or used in the next one in which its site has no newer one."""
+    staleness: float = 0.5
+    """The weight of an update that is `k` rounds late is divided by `(1 + k)` to the power of this."""
     final: Literal["finetune", "evaluate", "rehearse", "none"] = "finetune"
     """After the last round each site fine-tunes its own answer decoder on the merged weights; or evaluates again the
     model that the earlier run of this `run_id` left there; or trains two steps on synthetic data, of which nothing is
@@ -65,6 +71,8 @@ class FederationConfig:
         for name in ("wait_s", "round_timeout_s"):
             _require(getattr(self, name) > 0, f"federation.{name} is {getattr(self, name)}; choose seconds above 0")
         _require(self.rejoin_s >= 0, f"federation.rejoin_s is {self.rejoin_s}; choose 0 or more seconds")
+        _require(self.attempts >= 1, f"federation.attempts is {self.attempts}; choose 1 or more")
+        _require(self.staleness >= 0, f"federation.staleness is {self.staleness}; choose 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +89,12 @@ class SecaggConfig:
     """Of an update's values to whole steps; `stochastic` is unbiased."""
     stage_timeout_s: float = 300.0
     """After this long a silent site has lost a stage in which nobody trains."""
-    attempts: int = 3
-    """So many void attempts in a row end the run."""
 
     def __post_init__(self) -> None:
-        """Refuse ranges and counts that mean nothing."""
+        """Refuse ranges that mean nothing."""
         for name in ("clip", "tolerance", "stage_timeout_s"):
             value = getattr(self, name)
             _require(0 < value < float("inf"), f"secagg.{name} is {value}; choose a number above 0")
-        _require(self.attempts >= 1, f"secagg.attempts is {self.attempts}; choose 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,44 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergeConfig:
+    """How the updates of a round become one."""
+
+    rule: Literal["mean", "norm_bounded", "median", "trimmed_mean", "krum", "multi_krum"] = "mean"
+    """All but `mean` need single updates, and so no secure aggregation; see docs/robustness.md."""
+    faulty: int = 1
+    """So many sites may be faulty or hostile: what `trimmed_mean` cuts off at each end, what `krum` reckons with."""
+    norm_bound: float = 0.0
+    """Longest update (L2) that `norm_bounded` takes as it is; 0 takes the median of the round."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts and bounds that mean nothing."""
+        _require(self.faulty >= 0, f"merge.faulty is {self.faulty}; choose 0 or more")
+        _require(0 <= self.norm_bound < float("inf"), f"merge.norm_bound is {self.norm_bound}; choose 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenConfig:
+    """Which updates are refused at the deadline of a plain round, when all of them can be compared."""
+
+    norm_factor: float = 5.0
+    """An update longer (L2) than so many times what is usual among the others, and in earlier rounds, is refused; 0
+    refuses none."""
+    free_riders: bool = True
+    """Refuse updates that are nothing, the weights that were sent, another site's update, or noise."""
+    history: int = 5
+    """Earlier rounds that say what is usual."""
+
+    def __post_init__(self) -> None:
+        """Refuse factors that would refuse honest sites."""
+        _require(
+            self.norm_factor == 0 or 1 < self.norm_factor < float("inf"),
+            f"screen.norm_factor is {self.norm_factor}; choose it above 1, or 0 to refuse none",
+        )
+        _require(self.history >= 0, f"screen.history is {self.history}; choose 0 or more rounds")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One run, from its first weights to its last report."""
 
@@ -124,6 +167,8 @@ class RunConfig:
     vocabulary: str = "phantom"
     """`phantom` is shipped; otherwise the path of a BERT `vocab.txt` at the server."""
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    merge: MergeConfig = field(default_factory=MergeConfig)
+    screen: ScreenConfig = field(default_factory=ScreenConfig)
     secagg: SecaggConfig = field(default_factory=SecaggConfig)
     init: InitConfig = field(default_factory=InitConfig)
     initial_weights: str = ""

@@ -1,5 +1,8 @@
 """What can go wrong at the aggregator."""
 
+import errno
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,3 +38,18 @@ class FolderError(ServerError):
 
 class ControlError(ServerError):
     """The SuperLink does not answer, or refuses what the operator's command asks."""
+
+
+def disk_error(place: Path, error: OSError) -> OutputError:
+    """What to raise where writing under `place` failed: it names the disk, how full it is, and what to do."""
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    usage = shutil.disk_usage(there)
+    remedy = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space, or ask for a larger quota",
+        errno.EROFS: "mount it for writing",
+    }.get(error.errno or 0, "look after the disk")
+    return OutputError(
+        f"{place} cannot be written: {error.strerror} ({usage.free / 1e9:.2f} of {usage.total / 1e9:.2f} GB free); the "
+        f"last checkpoint stands: {remedy}, and go on with --resume"
+    )

@@ -101,7 +101,7 @@ def _rounds(
     """The record of every round, and of every attempt at one that was void.
 
     Raises:
-        FederationError: a plain round is void, or `secagg.attempts` masked ones in a row.
+        FederationError: a plain round is void, or `federation.attempts` masked ones in a row.
     """
     void = 0
     for round in range(1, config.federation.rounds + 1):
@@ -112,7 +112,7 @@ def _rounds(
             except VoidRoundError as error:
                 void += 1
                 yield error.record
-                if void >= config.secagg.attempts:
+                if void >= config.federation.attempts:
                     raise
                 if error.over:
                     break

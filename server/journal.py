@@ -9,7 +9,7 @@ from typing import Any
 
 from server.errors import OutputError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,14 @@ class RoundRecord:
     """Why each refused site was refused, in words, where the site or the server gave any: one printable line each."""
     merged: Sequence[str] = field(default_factory=list)
     """Names of the sites in the mean."""
+    ended: str = ""
+    """When the round ended, in ISO form with its offset to UTC."""
+    rule: str = "mean"
+    """How the updates became one (`merge.rule`)."""
+    norms: Mapping[str, float] = field(default_factory=dict)
+    """L2 norm of the update of each site that was judged, refused ones too; empty under masks."""
+    late: Mapping[str, int] = field(default_factory=dict)
+    """Of each site in the mean whose update came after its own round, how many rounds after."""
     secagg: Mapping[str, Any] = field(default_factory=dict)
     """Under masks the session's `sites`, `colluding` and `threshold`, the `survivors` in the sum, and of each `absent`
     site the first `stage` that it missed and the `code`; empty in a plain round."""

@@ -105,7 +105,7 @@ def test_a_void_attempt_is_tried_again_and_its_words_name_the_threshold(trio_fol
 def test_a_run_ends_when_attempts_in_a_row_are_void_and_says_why(trio_folder):
     settle(trio_folder, colluding=1)
     lost = [("cedar", 1, attempt, "share") for attempt in (1, 2)]
-    played = Played(trio_folder, "federation.rounds=2", "secagg.attempts=2", lost=lost)
+    played = Played(trio_folder, "federation.rounds=2", "federation.attempts=2", lost=lost)
     assert str(played.error) == (
         "round 1, attempt 2 is void: 2 of 3 sites answered the stage 'share', and 3 are needed (without an answer: "
         "cedar); start another attempt when they are there. The threshold is 3, since 2t > n + c for n = 3 sites of "
