@@ -4,9 +4,8 @@ A file is valid safetensors: the packed arrays, beside each the largest magnitud
 and the site's report in the metadata. It is written as it came, without a copy in memory, and read through a map.
 """
 
-import json
 import mmap
-import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from protocol.errors import MessageError, NotFiniteError
+from protocol.errors import NotFiniteError
 from protocol.messages import Report, from_json, to_json
-from protocol.schema import WeightSchema
 from server.errors import OutputError, disk_error
+from server.tensorfile import map_tensors, write_tensors
 
 Array = np.ndarray[Any, Any]
 
 BLOCK = 1 << 16
 """Values that are read, judged and added at a time: small enough for the processor's cache."""
 _SUFFIX, _PEAKS = ".safetensors", "peaks."
-_TYPES = {"float16": "F16", "float32": "F32", "float64": "F64"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,15 +59,14 @@ class Update:
 
 
 class Spool:
-    """The updates of one round in a folder of its own.
+    """What the sites have sent in one round, in a folder of its own: checked updates, masked words, or reports alone.
 
     Args:
-        folder: Where they lie; made with the first update.
-        schema: Of the weights.
+        folder: Where they lie; made with the first.
     """
 
-    def __init__(self, folder: Path, schema: WeightSchema) -> None:
-        self.folder, self._schema = folder, schema
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def put(self, report: Report, arrays: Mapping[str, Array], late: int = 0) -> None:
         """Keep a site's update; it is on the disk when this returns. What the site sent before is replaced.
@@ -78,14 +75,14 @@ class Spool:
             NotFiniteError: a value is NaN or infinite; nothing is kept.
             OutputError: the disk refuses; nothing is kept.
         """
-        peaks = {dtype: block_peaks(flat) for dtype, flat in arrays.items()}
+        peaks = {dtype: block_peaks(flat) for dtype, flat in arrays.items() if flat.dtype.kind == "f"}
         bad = sum(int(np.count_nonzero(~np.isfinite(peak))) for peak in peaks.values())
         if bad:
             raise NotFiniteError(f"values in {bad} blocks of the update are NaN or infinite")
         held = {**arrays, **{_PEAKS + dtype: peak for dtype, peak in peaks.items()}}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self._path(report.site), held, {"report": to_json(report), "late": str(late)})
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_tensors(self._path(report.site), held, {"report": to_json(report), "late": str(late)})
         except OSError as error:
             raise disk_error(self.folder, error) from error
 
@@ -97,7 +94,7 @@ class Spool:
         """The updates of these sites, or of all, in the order of their names.
 
         Raises:
-            OutputError: a file was changed, or is of other weights.
+            OutputError: a file is damaged.
         """
         wanted = self.sites() if sites is None else sorted(sites)
         return [self._read(self._path(site)) for site in wanted]
@@ -108,33 +105,21 @@ class Spool:
 
     def clear(self) -> None:
         """Forget all of it."""
-        for path in self.folder.glob("*"):
-            path.unlink()
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, site: str) -> Path:
         return self.folder / f"{site}{_SUFFIX}"
 
     def _read(self, path: Path) -> Update:
         try:
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(length))
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            facts = header.pop("__metadata__")
-            report = from_json(facts["report"])
-            late = int(facts["late"])
-            start = 8 + length
-            found = {name: _mapped(mapped, start, entry) for name, entry in header.items()}
-        except (OSError, ValueError, KeyError, TypeError, MessageError) as error:
+            found, facts = map_tensors(path)
+            report, late = from_json(facts["report"]), int(facts["late"])
+            if not isinstance(report, Report):
+                raise ValueError("no report")
+            arrays = {name: array for name, array in found.items() if not name.startswith(_PEAKS)}
+            peaks = {name: np.array(found[_PEAKS + name]) for name in arrays if _PEAKS + name in found}
+        except (OSError, ValueError, KeyError) as error:
             raise OutputError(f"{path} cannot be read ({error}); delete it, and the site is asked again") from error
-        arrays = {name: array for name, array in found.items() if not name.startswith(_PEAKS)}
-        if {name: array.size for name, array in arrays.items()} != self._schema.flat_sizes or not isinstance(
-            report, Report
-        ):
-            raise OutputError(f"{path} holds no update of these weights; delete it, and the site is asked again")
-        peaks = {name: np.array(found[_PEAKS + name]) for name in arrays}
         return Update(report=report, late=late, arrays=arrays, peaks=peaks)
 
 
@@ -152,47 +137,3 @@ def spans(size: int, blocks: int) -> Sequence[slice]:
     """Consecutive slices of so many whole blocks that cover `size` values."""
     step = blocks * BLOCK
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-def _mapped(mapped: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Array:
-    kinds = {code: name for name, code in _TYPES.items()}
-    first, last = entry["data_offsets"]
-    dtype = np.dtype(kinds[entry["dtype"]]).newbyteorder("<")
-    if last - first != entry["shape"][0] * dtype.itemsize or start + last > len(mapped):
-        raise ValueError("an array is cut off")
-    return np.frombuffer(mapped, dtype, entry["shape"][0], start + first)
-
-
-def _write(path: Path, arrays: Mapping[str, Array], facts: Mapping[str, str]) -> None:
-    """A safetensors file of flat arrays, streamed from where they lie, and moved into place once it is on the disk."""
-    header: dict[str, Any] = {"__metadata__": dict(facts)}
-    offset = 0
-    # The widest types first, so that every array lies at a multiple of its size.
-    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
-    for name, array in ordered:
-        header[name] = {
-            "dtype": _TYPES[array.dtype.name],
-            "shape": [array.size],
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little"))
-            file.write(text)
-            for _, array in ordered:
-                little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-                file.write(little.view(np.uint8).data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -1,0 +1,113 @@
+"""Safetensors files written as the arrays lie, without a copy in memory, and read through a map.
+
+The library's own `save` makes the whole file in memory first, which for a model is one model more; what is written here
+it reads like any other.
+"""
+
+import json
+import mmap
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+_CODES = {
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+    "uint32": "U32",
+    "uint64": "U64",
+}
+_NAMES = {code: name for name, code in _CODES.items()}
+_METADATA = "__metadata__"
+MOST_HEADER = 1 << 27
+
+
+def write_tensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Replace the file at once: it holds the arrays under their names, and is on the disk when this returns.
+
+    Equal arrays and metadata are equal files.
+
+    Raises:
+        OSError: the disk refuses; the file is as it was.
+    """
+    # The widest types first, so that every array lies at a multiple of its size.
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    header: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))}
+    offset = 0
+    for name, array in ordered:
+        span = [offset, offset + array.nbytes]
+        header[name] = {"dtype": _CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": span}
+        offset += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little"))
+            file.write(text)
+            for _, array in ordered:
+                little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+                file.write(little.reshape(-1).view(np.uint8).data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
+    """The entries of a file, its metadata, and where its data begins.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is damaged.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MOST_HEADER:
+            raise ValueError(f"a header of {length} bytes")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("no header")
+    return header, header.pop(_METADATA, {}), 8 + length
+
+
+def map_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """The arrays of a file by name, read-only and mapped, and its metadata; nothing is in memory until it is read.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is damaged.
+    """
+    header, metadata, start = read_header(path)
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        return {name: _view(mapped, start, entry) for name, entry in header.items()}, metadata
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"a broken header ({type(error).__name__})") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the folder's entries."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _view(mapped: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Array:
+    dtype = np.dtype(_NAMES[entry["dtype"]]).newbyteorder("<")
+    shape = [int(size) for size in entry["shape"]]
+    first, last = entry["data_offsets"]
+    count = int(np.prod(shape, dtype=np.int64))
+    if last - first != count * dtype.itemsize or not 0 <= first <= last <= len(mapped) - start:
+        raise ValueError("an array is cut off")
+    return np.frombuffer(mapped, dtype, count, start + first).reshape(shape)
