@@ -1,0 +1,51 @@
+"""How updates lie to one another: all their inner products, in one pass over the disk."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from server.spool import Update
+from server.sweep import sweep
+
+Array = np.ndarray[Any, Any]
+
+_CHUNK = 1 << 14
+"""Values of each update that are in float64 at a time: small enough for the processor's cache."""
+
+
+def inner_products(updates: Sequence[Update], others: Sequence[Mapping[str, Array]] = ()) -> Array:
+    """The inner products of `n` updates and `k` other packed arrays, over all types together, float64 (n + k, n + k).
+
+    The arithmetic is float64 throughout, so that squares of float32 values cannot overflow. What float64 values above
+    1e150 make of their own row and column may be infinite or NaN; all other products are as if they were not there.
+    """
+    rows = [*(update.arrays for update in updates), *others]
+    total = np.zeros((len(rows), len(rows)))
+    for part in sweep(updates, partial(_products, rows)):
+        total += part
+    return total
+
+
+def squared_distances(gram: Array) -> Array:
+    """The squared L2 distance of each pair, (n, n), from their inner products; infinite where these overflowed."""
+    squares = np.diagonal(gram)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = squares[:, None] + squares[None, :] - 2 * gram
+    found = np.where(np.isfinite(found), np.maximum(found, 0), np.inf)
+    np.fill_diagonal(found, 0)
+    return found
+
+
+def _products(rows: Sequence[Mapping[str, Array]], dtype: str, part: slice) -> Array:
+    total = np.zeros((len(rows), len(rows)))
+    held = np.empty((len(rows), _CHUNK))
+    for start in range(part.start, part.stop, _CHUNK):
+        stop = min(start + _CHUNK, part.stop)
+        chunk = held[:, : stop - start]
+        for row, flat in enumerate(rows):
+            chunk[row] = flat[dtype][start:stop]
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += chunk @ chunk.T
+    return total
