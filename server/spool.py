@@ -46,10 +46,8 @@ class Update:
     def let_go(self, dtype: str, part: slice) -> None:
         """Give back the memory of these values, which stay on the disk; `part` begins and ends at whole blocks."""
         array = self.arrays[dtype]
-        mapped = array.base
-        while isinstance(mapped, np.ndarray):
-            mapped = mapped.base
-        if not isinstance(mapped, mmap.mmap):
+        mapped = _mapping(array)
+        if mapped is None:
             return
         start = array.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data + part.start * array.itemsize
         stop = start + (min(part.stop, array.size) - part.start) * array.itemsize
@@ -121,6 +119,16 @@ class Spool:
         except (OSError, ValueError, KeyError) as error:
             raise OutputError(f"{path} cannot be read ({error}); delete it, and the site is asked again") from error
         return Update(report=report, late=late, arrays=arrays, peaks=peaks)
+
+
+def _mapping(array: Array) -> mmap.mmap | None:
+    """The map that an array is a view of; None where it lies in memory of its own."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    # numpy keeps the buffer of a map, not the map.
+    owner = owner.obj if isinstance(owner, memoryview) else owner
+    return owner if isinstance(owner, mmap.mmap) else None
 
 
 def block_peaks(flat: Array) -> Array:
