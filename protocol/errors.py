@@ -61,6 +61,12 @@ class NotFiniteError(UpdateError):
     code = "not_finite"
 
 
+class CodecError(UpdateError):
+    """Encoded values are none that the codec writes."""
+
+    code = "bad_codec"
+
+
 class ExamplesError(UpdateError):
     """The count of examples is impossible or above the limit."""
 

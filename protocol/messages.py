@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
+from protocol.compression import Codec
 from protocol.errors import MessageError, NotFiniteError, VersionError
 
-VERSION = 1
+VERSION = 2
 """Version of the messages; both sides must speak the same one."""
 MAX_JSON_CHARS = 8 * 2**20
 """A vocabulary of 30 000 words takes about 0.4 MB; nothing honest comes near this."""
@@ -85,6 +86,8 @@ class Order:
     """Of this round; a site mixes its own identity into it."""
     base_digest: str
     """`protocol.codec.digest` of the weights that travel beside, or, in a stage of secure aggregation, of the round."""
+    codec: Mapping[str, Any] = field(default_factory=lambda: Codec().to_dict())
+    """How an update that answers this travels (`protocol.compression.Codec`)."""
     masking: Mapping[str, Any] = field(default_factory=dict)
     """What the server forwards in a stage of secure aggregation (`protocol.secagg.messages`); else empty."""
 
@@ -100,6 +103,8 @@ class Order:
         masks, may = bool(self.masking), self.action in STAGE_ACTIONS.values()
         _require(may or not masks, f"an order to {self.action} carries order.masking, and is no stage of it")
         _require(masks or not self.action.startswith("query."), f"an order to {self.action} lacks order.masking")
+        codec = Codec.of(self.codec)
+        _require(codec.exact or not masks, f"an order under masks names the codec {codec.kind}, and masked words must add")
 
     @property
     def stage(self) -> str:

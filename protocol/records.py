@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from protocol.compression import CODES
 from protocol.envelope import Seal
 from protocol.errors import DtypeError, MessageError, ShapeError
 from protocol.messages import Message, Order, Refusal, Report, from_json, to_json
@@ -16,7 +17,7 @@ NumpyArray = np.ndarray[Any, Any]
 _MESSAGE, _ARRAYS, _SEAL, _JSON = "message", "arrays", "seal", "json"
 _RAW = "fedmumc.raw-little-endian"
 WORDS = ("uint32", "uint64")
-"""Types of a masked update; in every other message only floats travel."""
+"""Types of a masked update; in every other message only floats and the codec's `CODES` travel."""
 
 
 def arrays_to_record(arrays: Mapping[str, NumpyArray]) -> ArrayRecord:
@@ -102,7 +103,7 @@ def _to_flower(array: NumpyArray) -> Array:
 
 
 def _from_flower(name: str, array: Array) -> NumpyArray:
-    if array.stype != _RAW or array.dtype not in (*FLOATS, *WORDS):
+    if array.stype != _RAW or array.dtype not in (*FLOATS, *CODES, *WORDS):
         raise DtypeError(
             f"array {name[:60]!r} travels as {array.stype[:40]!r} of {array.dtype[:40]!r}; expected {_RAW!r}"
         )

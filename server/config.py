@@ -121,6 +121,23 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """How the sites' updates travel to the server; what it costs and loses stands in docs/results.md."""
+
+    kind: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """`auto` is the smallest that loses nothing measurable: `int8`, and `float32` under masks, which need it."""
+    block: int = 256
+    """Values that share a scale under `int8`; a power of two."""
+
+    def __post_init__(self) -> None:
+        """Refuse blocks that no site takes."""
+        _require(
+            self.block in (1 << bits for bits in range(4, 17)),
+            f"codec.block is {self.block}; choose a power of two from 16 to 65536",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MergeConfig:
     """How the updates of a round become one."""
 
@@ -170,6 +187,7 @@ class RunConfig:
     merge: MergeConfig = field(default_factory=MergeConfig)
     screen: ScreenConfig = field(default_factory=ScreenConfig)
     secagg: SecaggConfig = field(default_factory=SecaggConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
     init: InitConfig = field(default_factory=InitConfig)
     initial_weights: str = ""
     """A `weights.safetensors` of an earlier run to start all shared weights from."""

@@ -75,7 +75,7 @@ def run(
     recipe = fit_vocabulary(config.recipe, len(tokens))
     journal = Journal(folder / JOURNAL)
     strategy = Strategy(grid, config, run_id, first_weights(config, recipe), journal, post, masks)
-    orders = Orders(config, run_id, recipe, tuple(tokens))
+    orders = Orders(config, run_id, recipe, tuple(tokens), masked=masks is not None)
     records: list[RoundRecord] = []
     for record in _rounds(strategy, orders, config, partial(_nodes, grid, config, post, masks)):
         records.append(record)

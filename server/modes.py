@@ -39,9 +39,10 @@ TABLE = (
         "public and agreed before training; a run is refused where an enrolled weight is above the limit",
     ),
     Row(
-        "lossy codecs (quantising, sparse)",
-        "could be",
-        "no: words must add. 32-bit words are as large as float32, and random words do not compress",
+        "lossy codecs (`codec.kind`)",
+        "bfloat16, int8",
+        "no, a run that names one is refused: words must add. 32-bit words are as large as float32, and random words do "
+        "not compress",
     ),
     Row("late updates (staleness discount, buffered rounds)", "could be", "no: a vector fits one session only"),
     Row(
@@ -111,6 +112,11 @@ def check_terms(terms: Terms, config: RunConfig) -> None:
         raise ConfigError(
             f"{heavy[0]} is enrolled with {terms.weights[heavy[0]]} units, above strategy.max_examples, "
             f"{config.strategy.max_examples}; raise it, since enrolled units are the weights of masked rounds"
+        )
+    if config.codec.kind not in ("auto", "float32"):
+        raise ConfigError(
+            f"codec.kind is {config.codec.kind}, and this run's rounds go under masks, whose words must add; set it to "
+            "auto, or secagg.mode to off"
         )
     try:
         choose(

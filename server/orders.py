@@ -6,8 +6,12 @@ import hashlib
 from configs.loader import dump
 from mumc_model.config import Recipe
 from mumc_model.errors import ConfigError
+from protocol.compression import Codec
 from protocol.messages import Order
-from server.config import RunConfig
+from server.config import CodecConfig, RunConfig
+
+SMALLEST = "float32"
+"""The smallest codec by which no loss of accuracy was measured (docs/results.md)."""
 
 
 class Orders:
@@ -18,10 +22,13 @@ class Orders:
         run_id: Its name in every message.
         recipe: The run's, with the vocabulary's size filled in.
         tokens: The vocabulary.
+        masked: Whether its rounds go under masks.
     """
 
-    def __init__(self, config: RunConfig, run_id: str, recipe: Recipe, tokens: tuple[str, ...]) -> None:
-        self._config, self._run_id = config, run_id
+    def __init__(
+        self, config: RunConfig, run_id: str, recipe: Recipe, tokens: tuple[str, ...], *, masked: bool = False
+    ) -> None:
+        self._config, self._run_id, self._codec = config, run_id, run_codec(config.codec, masked=masked)
         self._recipe, self._plain, self._tokens = recipe, dump(recipe), tokens
 
     def pretrain(self, round: int, base_digest: str, attempt: int = 1) -> Order:
@@ -74,7 +81,14 @@ class Orders:
             total_steps=total_steps,
             seed=round_seed(self._config.seed, round),
             base_digest=base_digest,
+            codec=self._codec.to_dict(),
         )
+
+
+def run_codec(config: CodecConfig, *, masked: bool) -> Codec:
+    """How the updates of a run travel; `auto` is decided here."""
+    kind = ("float32" if masked else SMALLEST) if config.kind == "auto" else config.kind
+    return Codec(kind=kind, block=config.block)
 
 
 def round_seed(seed: int, round: int) -> int:

@@ -1,8 +1,10 @@
-"""One round: orders, replies one by one, verify, decode, screen, merge, server optimiser, checkpoint, journal."""
+"""One round: orders, replies one by one, verify, decode, spool, judge, merge, server optimiser, journal, checkpoint."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from protocol.codec import digest, pack, unpack
+from protocol.compression import Codec, decode
 from protocol.envelope import payload_digest
 from protocol.errors import ProtocolError
 from protocol.messages import Order, Refusal, Report
@@ -17,16 +20,20 @@ from protocol.records import arrays_to_record, payload_bytes, reply_from_record,
 from protocol.schema import WeightSchema
 from protocol.secagg.errors import SecaggError
 from protocol.secagg.packed import unpack_mean
-from server.checkpoint import save_round
+from server.checkpoint import Checkpoint, last_step, save_round
 from server.config import RunConfig
 from server.errors import FederationError, VoidRoundError
-from server.exchange import WORDS, Reply, exchange
+from server.exchange import WORDS, Late, Reply, exchange
 from server.journal import Journal, RoundRecord, name_lost
-from server.merge import StreamingMean, norm
+from server.judge import Verdict, judge
+from server.merge import norm
 from server.optimizer import ServerOptimizer
+from server.round_folder import RoundFolder
+from server.rules import merge
 from server.screen import Roster, check_answers, check_examples, check_finite
 from server.seal import Post
 from server.secagg import MaskedRound, Terms
+from server.spool import Update
 from server.tally import RefusedError, Tally, quoted
 
 Array = np.ndarray[Any, Any]
@@ -38,9 +45,9 @@ class Strategy:
     Args:
         grid: Flower's grid.
         config: The run.
-        run_id: Its name.
-        weights: The shared weights to begin with, by name.
+        start: The weights to begin with, and what an earlier process of the same run has saved beside them.
         journal: Where each round is recorded.
+        rounds: Where the round at work lies.
         post: Signs orders and checks replies; None in a trial on one machine.
         masks: What sessions of secure aggregation have in common; None for plain rounds.
     """
@@ -49,17 +56,21 @@ class Strategy:
         self,
         grid: Grid,
         config: RunConfig,
-        run_id: str,
-        weights: Mapping[str, Array],
+        start: Checkpoint,
         journal: Journal,
+        rounds: RoundFolder,
         post: Post | None = None,
         masks: Terms | None = None,
     ) -> None:
-        self.schema = WeightSchema.of(weights)
-        self.packed = pack(weights, self.schema)
-        self._grid, self._config, self._run_id, self._journal = grid, config, run_id, journal
+        self.schema = WeightSchema.of(start.weights)
+        self.packed = pack(start.weights, self.schema)
+        self._grid, self._config, self._run_id, self._journal = grid, config, start.run_id, journal
+        self._folder, self._rounds = journal.path.parent, rounds
         self._optimizer = ServerOptimizer(config.strategy, self.schema.flat_sizes)
+        if start.moments:
+            self._optimizer.load_state_dict(start.moments)
         self._post, self._roster, self._masks = post, Roster(post.site if post else None), masks
+        self._late: Late | None = {} if config.federation.late == "discount" and masks is None else None
 
     @property
     def digest(self) -> str:
@@ -71,65 +82,135 @@ class Strategy:
         """The shared weights by name, as views."""
         return unpack(self.packed, self.schema)
 
-    def play_round(self, order: Order, nodes: Sequence[int]) -> RoundRecord:
+    def play_round(self, order: Order, nodes: Callable[[], Sequence[int]]) -> RoundRecord:
         """The record of one round of `train.pretrain`; the global weights have changed and lie on the disk.
 
+        What an earlier process has left of the same attempt is taken up where it ended.
+
+        Args:
+            order: What is asked.
+            nodes: Waits for the sites and gives the nodes that are there; called only where somebody is to be asked.
+
         Raises:
-            VoidRoundError: too few sites answered a stage of secure aggregation; the weights are as before.
-            FederationError: too few updates could be merged; the round is void and the weights are as before.
-            OutputError: the disk refuses.
+            VoidRoundError: too few updates could be merged; the weights are as before.
+            FederationError: the step is not finite; the weights are as before.
+            OutputError: the disk refuses; the last checkpoint stands.
         """
-        if self._masks is not None:
-            return self._play_masked(order, nodes, self._masks)
         started = time.perf_counter()
-        merge = StreamingMean(self.schema)
+        self._rounds.begin(order)
+        if self._masks is not None:
+            return self._play_masked(order, nodes, self._masks, started)
+        if (tally := self._rounds.closed(order)) is None:
+            tally = self.collect(order, nodes, partial(self._spool_update, order))
+            self._rounds.close(order, tally)
+        updates, verdict = self._judged(order, tally)
+        record = partial(self._record, order, tally, started, norms=verdict.norms, late=_late(updates))
+        if len(updates) < self._config.federation.min_sites:
+            for site in verdict.refused:
+                self._rounds.spool.drop(site)
+            raise VoidRoundError(self._void(order, tally), self._noted(record(update_norm=0.0)), over=False)
+        mean = merge(updates, [self._weight(update) for update in updates], self._config.merge)
+        return self._adopt(mean, order, record)
 
-        def take(report: Report, update: Mapping[str, Array]) -> None:
-            self.check_update(report, update)
-            merge.add(update, report.examples)
+    def collect(
+        self, order: Order, nodes: Callable[[], Sequence[int]], take: Callable[[Report, Mapping[str, Array]], None]
+    ) -> Tally:
+        """What came of an order by its deadline: who is in the spool already is not asked, and counts.
 
-        tally = self.ask(order, nodes, take)
-        if merge.count < self._config.federation.min_sites:
-            self._journal.append(self._record(order, tally, started, update_norm=0.0))
-            raise FederationError(self._void(order, tally))
-        return self._adopt(merge.mean(), order, tally, started)
+        `take` uses a report and the arrays beside it, and spools it.
+        """
+        here = self._rounds.spool.reports()
+        asked = [node for node in nodes() if self._roster.name(node) not in here]
+        tally = self.ask(order, asked, take, late=self._late if order.action == "train.pretrain" else None)
+        # An update of an earlier round may have come from a site that is silent in this one.
+        tally.reports = self._rounds.spool.reports()
+        for site in tally.reports.keys() & tally.refused.keys():
+            del tally.refused[site]
+            tally.reasons.pop(site, None)
+        return tally
 
-    def _play_masked(self, order: Order, nodes: Sequence[int], masks: Terms) -> RoundRecord:
+    def keep(self, report: Report) -> None:
+        """Spool a report that has nothing beside it."""
+        self._rounds.spool.put(report, {})
+
+    def _spool_update(self, order: Order, report: Report, arrays: Mapping[str, Array]) -> None:
+        """Keep an update that could be merged, unless it is late and its site has sent this round's.
+
+        Raises:
+            UpdateError: it could not be merged.
+        """
+        late = order.round - report.round
+        update = decode(arrays, self.schema, Codec.of(order.codec))
+        self.check_update(report, update)
+        if late == 0 or report.site not in self._rounds.spool.sites():
+            self._rounds.spool.put(report, update, late)
+
+    def _judged(self, order: Order, tally: Tally) -> tuple[list[Update], Verdict]:
+        """The updates to merge, in the order of their sites' names; the others are refused in the tally."""
+        updates = self._rounds.spool.updates()
+        verdict = judge(
+            updates,
+            base=self.packed,
+            last_step=last_step(self._folder, order.round - 1),
+            usual=self._journal.norms(before=order.round, rounds=self._config.screen.history),
+            config=self._config.screen,
+            private=self._config.recipe.privacy.on,
+        )
+        for site, error in verdict.refused.items():
+            tally.refuse(site, error)
+            tally.reports.pop(site, None)
+        return [update for update in updates if update.site not in verdict.refused], verdict
+
+    def _weight(self, update: Update) -> float:
+        """The weight of an update in the mean: its examples, less for each round that it is late."""
+        return float(update.report.examples / (1 + update.late) ** self._config.federation.staleness)
+
+    def _play_masked(
+        self, order: Order, nodes: Callable[[], Sequence[int]], masks: Terms, started: float
+    ) -> RoundRecord:
         """The same under masks: only the sum is opened, once enough sites have agreed on whose updates are in it."""
-        assert self._post is not None, "masks come with enrolled sites"
-        started, online = time.perf_counter(), {self._post.site(node): node for node in nodes}
-        round = MaskedRound(
-            session=masks.session(order, self.schema, list(online)),
+        post = self._post
+        assert post is not None, "masks come with enrolled sites"
+        online = {post.site(node): node for node in nodes()}
+        round = MaskedRound.open(
+            self._rounds,
+            lambda: masks.session(order, self.schema, list(online)),
             order=order,
             nodes=online,
             ask=self.ask,
             stage_timeout_s=masks.settings.stage_timeout_s,
             mask_timeout_s=self._config.federation.round_timeout_s,
         )
+        record = partial(self._record, order, round.tally, started)
         try:
             merged = round.play()
         except SecaggError as error:
             round.tally.reports.clear()
-            record = self._record(order, round.tally, started, update_norm=0.0, secagg=round.facts())
-            self._journal.append(record)
-            raise VoidRoundError(masks.why_void(round, error), record, over=round.revealed) from None
+            noted = self._noted(record(update_norm=0.0, secagg=round.facts()))
+            raise VoidRoundError(masks.why_void(round, error), noted, over=round.revealed) from None
         mean = unpack_mean(merged.mean, self.schema.flat_sizes)
-        return self._adopt(mean, order, round.tally, started, secagg=round.facts())
+        return self._adopt(mean, order, partial(record, secagg=round.facts()))
 
-    def _adopt(
-        self,
-        mean: Mapping[str, Array],
-        order: Order,
-        tally: Tally,
-        started: float,
-        secagg: Mapping[str, Any] | None = None,
-    ) -> RoundRecord:
-        """Step by the mean update, save, and note the round."""
+    def _adopt(self, mean: Mapping[str, Array], order: Order, record: Callable[..., RoundRecord]) -> RoundRecord:
+        """Step by the mean update, note the round, and save: with the weights in their place it is over.
+
+        A process that ends between the journal's line and the weights leaves the round in its folder, and the next one
+        comes to the same weights and notes nothing twice.
+        """
+        before, length = self.packed, norm(mean)
         self._step(mean)
-        self.save(order.round)
-        record = self._record(order, tally, started, update_norm=norm(mean), secagg=secagg)
-        self._journal.append(record)
-        return record
+        noted = self._noted(record(update_norm=length))
+        keeps_step = self._masks is None and self._config.screen.free_riders
+        self.save(order.round, {name: flat - before[name] for name, flat in self.packed.items()} if keeps_step else {})
+        self._rounds.clear()
+        return noted
+
+    def _noted(self, record: RoundRecord) -> RoundRecord:
+        """The record as the journal has it: an earlier process may have noted this very attempt."""
+        noted = self._journal.of(record.round, record.attempt)
+        if noted is None:
+            self._journal.append(record)
+        return noted or record
 
     def ask(
         self,
@@ -139,6 +220,7 @@ class Strategy:
         *,
         each: Callable[[int], Order] | None = None,
         timeout_s: float | None = None,
+        late: Late | None = None,
     ) -> Tally:
         """What came of an order: each report that answers it is handed to `take`, which may refuse it by raising.
 
@@ -150,22 +232,25 @@ class Strategy:
             take: Uses a report and the arrays beside it.
             each: What one node is asked in its place: the same, but for what secure aggregation forwards to it.
             timeout_s: How long to wait; by default that of a round.
+            late: Orders of earlier rounds whose answers are taken too.
         """
         tally = Tally()
         timeout_s = timeout_s or self._config.federation.round_timeout_s
-        for reply in self._replies(order, nodes, tally, each, timeout_s):
+        for reply in self._replies(order, nodes, tally, each, timeout_s, late):
             try:
                 if self._post and reply.content is not None:
-                    self._post.check(reply.node, reply.content)
+                    self._post.check(reply.node, reply.content, reply.order)
                 report, arrays = _read(reply)
-                check_answers(report, order)
+                check_answers(report, reply.order)
                 report = self._weighed(reply.node, report, order)
                 self._roster.claim(reply.node, report.site, nodes)
+                report = replace(report, site=self._roster.name(reply.node))
                 take(report, arrays)
             except ProtocolError as error:
-                tally.refuse(self._roster.name(reply.node), error)
+                if reply.order.round == order.round:
+                    tally.refuse(self._roster.name(reply.node), error)
             else:
-                tally.reports[self._roster.name(reply.node)] = report
+                tally.reports[report.site] = report
         return tally
 
     def check_update(self, report: Report, update: Mapping[str, Array]) -> None:
@@ -189,14 +274,19 @@ class Strategy:
         check_examples(report, self._config.strategy.max_examples)
         return replace(report, examples=min(report.examples, self._post.units(node)))
 
-    def save(self, round: int) -> None:
-        """Write the weights and the optimiser's moments to the output folder."""
-        save_round(
-            self._journal.path.parent, self.weights, self._optimizer.state_dict(), run_id=self._run_id, round=round
-        )
+    def save(self, round: int, step: Mapping[str, Array] | None = None) -> None:
+        """Write the weights, the optimiser's moments and the step that led to them to the output folder."""
+        moments = self._optimizer.state_dict()
+        save_round(self._folder, self.weights, moments, run_id=self._run_id, round=round, step=step)
 
     def _replies(
-        self, order: Order, nodes: Sequence[int], tally: Tally, each: Callable[[int], Order] | None, timeout_s: float
+        self,
+        order: Order,
+        nodes: Sequence[int],
+        tally: Tally,
+        each: Callable[[int], Order] | None,
+        timeout_s: float,
+        late: Late | None,
     ) -> Iterator[Reply]:
         """The replies as they arrive, their bytes counted."""
         arrays = self.packed if order.action.startswith("train.") else {}
@@ -210,8 +300,7 @@ class Strategy:
             tally.bytes_down += payload_bytes(record)
             return record
 
-        group = str(order.round)
-        for reply in exchange(self._grid, nodes, content, action=order.action, group=group, timeout_s=timeout_s):
+        for reply in exchange(self._grid, nodes, content, order, timeout_s=timeout_s, late=late):
             tally.bytes_up += payload_bytes(reply.content) if reply.content is not None else 0
             yield reply
 
@@ -233,6 +322,8 @@ class Strategy:
         started: float,
         *,
         update_norm: float,
+        norms: Mapping[str, float] | None = None,
+        late: Mapping[str, int] | None = None,
         secagg: Mapping[str, Any] | None = None,
     ) -> RoundRecord:
         return RoundRecord(
@@ -252,15 +343,23 @@ class Strategy:
             seconds=time.perf_counter() - started,
             lr=self._config.strategy.lr,
             epsilon=tally.epsilon(),
+            ended=datetime.now(UTC).isoformat(timespec="seconds"),
+            rule=self._config.merge.rule,
+            norms=norms or {},
+            late=late or {},
             secagg=secagg or {},
         )
 
     def _void(self, order: Order, tally: Tally) -> str:
         return (
-            f"round {order.round} is void: {len(tally.reports)} updates could be merged, but federation.min_sites is "
+            f"round {order.round}, attempt {order.attempt} is void: {len(tally.reports)} updates could be merged, but federation.min_sites is "
             f"{self._config.federation.min_sites}; lost: {name_lost(tally.refused, tally.reasons) or 'none'}; each "
             "site's own log says more. The weights are those of the round before"
         )
+
+
+def _late(updates: Sequence[Update]) -> dict[str, int]:
+    return {update.site: update.late for update in updates if update.late}
 
 
 def _read(reply: Reply) -> tuple[Report, dict[str, Array]]:
@@ -270,7 +369,7 @@ def _read(reply: Reply) -> tuple[Report, dict[str, Array]]:
         ProtocolError: there is none; its code says why.
     """
     if reply.content is None:
-        raise RefusedError(reply.fault, WORDS.get(reply.fault, ""))
+        raise RefusedError(reply.fault, reply.words or WORDS.get(reply.fault, ""))
     message, arrays = reply_from_record(reply.content)
     if isinstance(message, Refusal):
         raise RefusedError(message.code, quoted(message.text))

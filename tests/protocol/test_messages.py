@@ -101,7 +101,7 @@ def test_json_is_canonical():
         ({"vocabulary": ["a", 1]}, MessageError, "order.vocabulary must be a list of strings"),
         ({"vocabulary": "abc"}, MessageError, "order.vocabulary must be a list of strings"),
         ({"recipe": [1]}, MessageError, "order.recipe must be an object"),
-        ({"version": 2}, VersionError, "version 2, this side speaks 1"),
+        ({"version": 1}, VersionError, "version 1, this side speaks 2"),
         ({"version": "absent"}, VersionError, "version None"),
         ({"kind": "command"}, MessageError, "of kind 'command'"),
         ({"kind": "report"}, MessageError, "unknown field report."),
