@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -17,16 +17,19 @@ from mumc_model.data.tokenizer import vocabulary
 from mumc_model.model import build_model
 from mumc_model.sharing import load_shared, shared_weights
 from protocol.errors import UnexpectedWeightsError
+from protocol.lock import exclusive
 from protocol.messages import Report
-from server.checkpoint import WEIGHTS, write_whole
+from server.checkpoint import WEIGHTS, Checkpoint, load_round, write_whole
 from server.config import RunConfig
-from server.errors import FederationError, VoidRoundError
+from server.errors import FederationError, OutputError, VoidRoundError
 from server.exchange import wait_for_nodes
 from server.journal import Journal, RoundRecord, name_lost
 from server.modes import masked_terms
 from server.orders import Orders, fit_vocabulary
-from server.output import JOURNAL, REPORT, RESULT, own_folder, result_json
+from server.output import CONFIG, JOURNAL, LOCK, REPORT, RESULT, ROUND, own_folder, result_json, write_config
 from server.report import report_text
+from server.round_folder import RoundFolder
+from server.rules import check_rule
 from server.seal import Post
 from server.secagg import Terms
 from server.strategy import Strategy
@@ -57,69 +60,150 @@ def run(
     config: RunConfig,
     on_round: Callable[[RoundRecord], None] = lambda record: None,
     post: Post | None = None,
+    *,
+    resume: bool = False,
 ) -> FederationResult:
     """The result of the run; `on_round` sees each record as soon as it is on the disk.
 
-    `post` signs orders and checks replies; without it the sites are those of a trial on one machine.
+    Args:
+        grid: Flower's grid.
+        config: The run.
+        on_round: Shows a round.
+        post: Signs orders and checks replies; without it the sites are those of a trial on one machine.
+        resume: Whether to go on where another process has ended the run that lies in the output folder; `config` is
+            the one that lies there too (`server.output.read_config`).
 
     Raises:
-        OutputError: the output folder holds another run, or the disk refuses.
+        OutputError: the output folder holds another run, another process plays this one, or the disk refuses.
         FederationError: too few sites came or could be merged; what was saved until then stands.
-        ConfigError, CheckpointError: secure aggregation does not go with the run; the model, the vocabulary or the
-            first weights cannot be had.
+        ConfigError, CheckpointError: secure aggregation or the merging rule does not go with the run; the model, the
+            vocabulary or the first weights cannot be had.
     """
     masks = masked_terms(config, post)
-    folder = own_folder(Path(config.output_dir))
-    run_id = config.run_id or uuid.uuid4().hex
-    tokens = vocabulary(config.vocabulary).vocab
-    recipe = fit_vocabulary(config.recipe, len(tokens))
-    journal = Journal(folder / JOURNAL)
-    strategy = Strategy(grid, config, run_id, first_weights(config, recipe), journal, post, masks)
-    orders = Orders(config, run_id, recipe, tuple(tokens), masked=masks is not None)
-    records: list[RoundRecord] = []
-    for record in _rounds(strategy, orders, config, partial(_nodes, grid, config, post, masks)):
-        records.append(record)
-        on_round(record)
-    tally = _final(grid, config, orders, strategy, post, first=not records)
-    write_whole(folder / RESULT, result_json(config, run_id, records, tally))
-    enrolled = post.names if post else ()
-    write_whole(folder / REPORT, report_text(config, run_id, records, tally, enrolled).encode())
-    return FederationResult(
-        run_id=run_id,
-        weights=folder / WEIGHTS,
-        journal=journal.path,
-        result=folder / RESULT,
-        vqa={site: report.metrics for site, report in sorted(tally.reports.items())},
-        refused=tally.refused,
-        reasons=tally.reasons,
-    )
+    check_rule(config.merge, config.federation.min_sites)
+    folder = own_folder(Path(config.output_dir), resume=resume)
+    with exclusive(folder / LOCK, OutputError, patience_s=1.0):
+        return _Run(grid, config, folder, post, masks).play(on_round)
 
 
-def _rounds(
-    strategy: Strategy, orders: Orders, config: RunConfig, online: Callable[..., list[int]]
-) -> Iterator[RoundRecord]:
-    """The record of every round, and of every attempt at one that was void.
+class _Run:
+    """One process's part in a run."""
 
-    Raises:
-        FederationError: a plain round is void, or `federation.attempts` masked ones in a row.
-    """
-    void = 0
-    for round in range(1, config.federation.rounds + 1):
-        for attempt in count(1):
-            order = orders.pretrain(round, strategy.digest, attempt)
-            try:
-                record = strategy.play_round(order, online(first=(round, attempt) == (1, 1)))
-            except VoidRoundError as error:
-                void += 1
-                yield error.record
-                if void >= config.federation.attempts:
-                    raise
-                if error.over:
+    def __init__(self, grid: Grid, config: RunConfig, folder: Path, post: Post | None, masks: Terms | None) -> None:
+        self._grid, self._folder, self._post, self._masks = grid, folder, post, masks
+        tokens = vocabulary(config.vocabulary).vocab
+        recipe = fit_vocabulary(config.recipe, len(tokens))
+        self._config = config if config.run_id else replace(config, run_id=uuid.uuid4().hex)
+        self._start = self._checkpoint(recipe)
+        self._journal, self._rounds = Journal(folder / JOURNAL), RoundFolder(folder / ROUND)
+        self._orders = Orders(self._config, self._start.run_id, recipe, tuple(tokens), masked=masks is not None)
+        self._strategy = Strategy(grid, self._config, self._start, self._journal, self._rounds, post=post, masks=masks)
+        self._met = False
+
+    def play(self, on_round: Callable[[RoundRecord], None]) -> FederationResult:
+        """The rounds that are left, what comes after them, and the files that a finished run leaves."""
+        config, folder, run_id = self._config, self._folder, self._start.run_id
+        write_config(folder, config)
+        if not self._start.round and (config.federation.rounds or config.federation.final == "finetune"):
+            self._strategy.save(0)
+        for record in self._play_rounds():
+            on_round(record)
+        tally, records = self._final(), self._journal.records
+        enrolled = self._post.names if self._post else ()
+        write_whole(folder / REPORT, report_text(config, run_id, records, tally, enrolled).encode())
+        write_whole(folder / RESULT, result_json(config, run_id, records, tally))
+        self._rounds.clear()
+        return FederationResult(
+            run_id=run_id,
+            weights=folder / WEIGHTS,
+            journal=self._journal.path,
+            result=folder / RESULT,
+            vqa={site: report.metrics for site, report in sorted(tally.reports.items())},
+            refused=tally.refused,
+            reasons=tally.reasons,
+        )
+
+    def _checkpoint(self, recipe: Recipe) -> Checkpoint:
+        """Where the run stands: what was saved last, else its first weights."""
+        if (self._folder / WEIGHTS).is_file() and (self._folder / CONFIG).is_file():
+            found = load_round(self._folder)
+            if found.run_id == self._config.run_id:
+                return found
+        weights = first_weights(self._config, recipe)
+        return Checkpoint(run_id=self._config.run_id, round=0, weights=weights, moments={})
+
+    def _play_rounds(self) -> Iterator[RoundRecord]:
+        """The record of every round, and of every attempt at one that was void.
+
+        Raises:
+            FederationError: `federation.attempts` in a row were void.
+        """
+        void = 0
+        for round in range(self._start.round + 1, self._config.federation.rounds + 1):
+            for attempt in count(self._next_attempt(round)):
+                order = self._orders.pretrain(round, self._strategy.digest, attempt)
+                try:
+                    record = self._strategy.play_round(order, self._nodes)
+                except VoidRoundError as error:
+                    void += 1
+                    yield error.record
+                    if void >= self._config.federation.attempts:
+                        raise
+                    if error.over:
+                        break
+                else:
+                    void = 0
+                    yield record
                     break
-            else:
-                void = 0
-                yield record
-                break
+
+    def _next_attempt(self, round: int) -> int:
+        """The attempt at a round that an earlier process was at, or the one after it where that has ended void."""
+        at_work = self._rounds.attempt(round)
+        noted = self._journal.of(round, at_work)
+        if at_work and (noted is None or noted.sites_merged):
+            return at_work
+        return 1 + max((record.attempt for record in self._journal.records if record.round == round), default=0)
+
+    def _final(self) -> Tally:
+        """What the sites report of their own fine-tuned models, or of a rehearsal; no weights come back that are kept.
+
+        Raises:
+            FederationError: not one site reports.
+        """
+        final, orders, strategy = self._config.federation.final, self._orders, self._strategy
+        if final == "none":
+            return Tally()
+        make = {"finetune": orders.finetune, "evaluate": orders.evaluate, "rehearse": orders.rehearse}[final]
+        order = make(strategy.digest)
+        self._rounds.begin(order)
+
+        def take(report: Report, arrays: Mapping[str, Array]) -> None:
+            (strategy.check_update if final == "rehearse" else _check_metrics)(report, arrays)
+            strategy.keep(report)
+
+        tally = strategy.collect(order, partial(self._nodes, masked=False), take)
+        if tally.reports:
+            return tally
+        what = "rehearsed" if final == "rehearse" else "reports a fine-tuned model"
+        lost = f"no site {what}; lost: {name_lost(tally.refused, tally.reasons)}; each site's own log says more"
+        if final == "finetune":
+            lost += f". The merged weights lie in {self._config.output_dir}; mumc-server run DIR --resume asks again"
+        raise FederationError(lost)
+
+    def _nodes(self, *, masked: bool = True) -> list[int]:
+        """Who is online: at first all expected sites are waited for, later a lost one gets a moment to come back."""
+        federation, masks = self._config.federation, self._masks if masked else None
+        least = max(federation.min_sites, masks.least_online if masks else 0)
+        nodes = wait_for_nodes(
+            self._grid,
+            wanted=max(least, federation.sites),
+            least=least,
+            wait_s=federation.wait_s,
+            rejoin_s=federation.rejoin_s if self._met else None,
+            enrolled=self._post.enrolled if self._post else list,
+        )
+        self._met = True
+        return nodes
 
 
 def first_weights(config: RunConfig, recipe: Recipe) -> dict[str, Array]:
@@ -134,50 +218,6 @@ def first_weights(config: RunConfig, recipe: Recipe) -> dict[str, Array]:
     return {name: weight.numpy() for name, weight in shared_weights(model).items()}
 
 
-def _final(
-    grid: Grid, config: RunConfig, orders: Orders, strategy: Strategy, post: Post | None, *, first: bool
-) -> Tally:
-    """What the sites report of their own fine-tuned models, or of a rehearsal; no weights come back that are kept.
-
-    Raises:
-        FederationError: not one site reports.
-    """
-    final = config.federation.final
-    if final == "none":
-        return Tally()
-    if final == "finetune" and first:
-        strategy.save(0)
-    order = {"finetune": orders.finetune, "evaluate": orders.evaluate, "rehearse": orders.rehearse}[final](
-        strategy.digest
-    )
-    take = strategy.check_update if final == "rehearse" else _take_metrics
-    tally = strategy.ask(order, _nodes(grid, config, post, first=first), take)
-    if tally.reports:
-        return tally
-    what = "rehearsed" if final == "rehearse" else "reports a fine-tuned model"
-    lost = f"no site {what}; lost: {name_lost(tally.refused, tally.reasons)}; each site's own log says more"
-    if final == "finetune":
-        lost += (
-            f". The merged weights lie in {config.output_dir}; go on from them with initial_weights and "
-            "federation.rounds=0"
-        )
-    raise FederationError(lost)
-
-
-def _take_metrics(report: Report, arrays: Mapping[str, Array]) -> None:
+def _check_metrics(report: Report, arrays: Mapping[str, Array]) -> None:
     if arrays:
         raise UnexpectedWeightsError("this reply carries metrics only; the answer decoder stays at its site")
-
-
-def _nodes(grid: Grid, config: RunConfig, post: Post | None, masks: Terms | None = None, *, first: bool) -> list[int]:
-    """Who is online: at first all expected sites are waited for, later a lost one gets a moment to come back."""
-    federation = config.federation
-    least = max(federation.min_sites, masks.least_online if masks else 0)
-    return wait_for_nodes(
-        grid,
-        wanted=max(least, federation.sites),
-        least=least,
-        wait_s=federation.wait_s,
-        rejoin_s=None if first else federation.rejoin_s,
-        enrolled=post.enrolled if post else list,
-    )
