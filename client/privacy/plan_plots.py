@@ -10,24 +10,11 @@ from matplotlib.ticker import NullLocator
 
 from client.privacy.errors import PlanError
 from client.privacy.plan import Plan
+from mumc_model import figures
+from mumc_model.figures import FAINT
 
-INK, FAINT, RULE = "#101112", "#707172", "#d0d1d2"
 PLD_COLOUR, RDP_COLOUR, CAP_COLOUR = "#0b62b4", "#d98200", "#a83232"
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "plan",
-    "text.parse_math": False,
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": FAINT,
-    "ytick.color": INK,
-    "grid.color": RULE,
-    "legend.frameon": False,
-}
+STYLE: dict[Any, Any] = {**figures.STYLE, "svg.hashsalt": "plan"}
 FORMATS = (".svg", ".png")
 WIDTH, HEIGHT = 8.4, 3.6
 PIXELS_AN_INCH = 150

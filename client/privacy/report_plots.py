@@ -1,9 +1,6 @@
 """The plots of a privacy report as SVG inside its page: epsilon over rounds under the cap, and epsilon over delta."""
 
-import re
 from collections.abc import Mapping
-from html import escape
-from io import StringIO
 from typing import Any
 
 import matplotlib as mpl
@@ -11,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from client.privacy.plan_plots import CAP_COLOUR, FAINT, INK, PLD_COLOUR, RDP_COLOUR, RULE, STYLE
+from client.privacy.plan_plots import CAP_COLOUR, PLD_COLOUR, RDP_COLOUR, STYLE
 from client.privacy.report import value
+from mumc_model import figures
+from mumc_model.figures import CLEAR, FAINT, to_svg
 
-COLOURS = {INK: "ink", FAINT: "faint", RULE: "rule", PLD_COLOUR: "pld", RDP_COLOUR: "rdp", CAP_COLOUR: "cap"}
+COLOURS = figures.VARIABLES | {PLD_COLOUR: "pld", RDP_COLOUR: "rdp", CAP_COLOUR: "cap"}
 """What is drawn in these colours is given the page's variables of these names."""
 SIZE = (8.4, 3.2)
-CLEAR: dict[Any, Any] = {"figure.facecolor": "none", "axes.facecolor": "none"}
 
 Values = Mapping[str, Any]
 
@@ -30,26 +28,9 @@ def draw_plots(report: Values) -> dict[str, str]:
     said = f"Epsilon rises to {spent:.3f} over {len(report['charges'])} charges; the cap is {cap:g}."
     with mpl.rc_context({**STYLE, **CLEAR}):
         return {
-            "rounds": to_svg(_rounds(report, cap), "rounds", said),
-            "delta": to_svg(_deltas(report), "delta", "Epsilon falls where a larger delta is allowed."),
+            "rounds": to_svg(_rounds(report, cap), "rounds", said, COLOURS),
+            "delta": to_svg(_deltas(report), "delta", "Epsilon falls where a larger delta is allowed.", COLOURS),
         }
-
-
-def to_svg(figure: Figure, name: str, summary: str) -> str:
-    """The figure as one element whose identifiers begin with `name`; `summary` is what a screen reader says."""
-    text = StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()[text.getvalue().index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font: ([0-9.]+px) [^;\"]+", r"font-size: \1", svg)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
-    head = re.match(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', svg)
-    assert head is not None
-    svg = f'<svg {head[1]} role="img" aria-label="{escape(summary)}">' + svg[head.end() :].replace("xlink:href", "href")
-    for colour, variable in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{variable}, {colour})")
-    return svg.strip()
 
 
 def _rounds(report: Values, cap: float) -> Figure:
