@@ -63,7 +63,8 @@ def test_an_absence_is_named_with_its_round_stage_and_reason(config):
 def test_a_site_that_was_never_asked_is_named_too(config):
     text = report_text(config, "trial", [record(1, merged=["a"]), record(2, merged=["a"])], Tally(), ["a", "late"])
     assert "| late | 0 of 2 | round 1: offline; round 2: offline |" in text
-    assert "2 of 3 rounds were merged, without masks; 0 with all 2 sites." in text
+    assert "2 of 3 rounds were merged, without masks; 0 with all 3 sites." in text
+    assert "1 expected site never came" in text
 
 
 def test_a_void_attempt_is_no_merged_round(config):
