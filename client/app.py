@@ -29,10 +29,11 @@ def pretrain(message: Message, context: Context) -> Message:
     """Train on the site's captions; the difference to the weights that came leaves, or masked words of it."""
     order, base = read_order(message)
 
-    def train(order: Order) -> tuple[Report, Arrays]:
+    def train(asked: Order) -> tuple[Report, Arrays]:
         from client.pretrain import pretrain_site
 
-        return pretrain_site(order, base, open_site(context))
+        # Under masks the session keeps what is trained, and erases it.
+        return pretrain_site(asked, base, open_site(context), keep=not order.masking)
 
     report, update = masking(order, context).mask(base, train) if order.masking else train(order)
     return Message(to_record(report, update), reply_to=message)

@@ -16,6 +16,7 @@ from configs.loader import load
 from mumc_model.config import ModelConfig, Recipe
 from protocol.chainfile import ChainFile
 from protocol.codec import unpack
+from protocol.compression import Codec, decode
 from protocol.envelope import Statement
 from protocol.messages import EPSILON, Order, Refusal, Report, to_json
 from protocol.schema import WeightSchema
@@ -56,22 +57,33 @@ def turned_away_line(action: str, answer: Refusal, why: str) -> dict[str, Any]:
     }
 
 
-def receipt(answer: Report | Refusal, arrays: Arrays, schema: WeightSchema | None = None) -> dict[str, Any]:
-    """What a reply gives away; `schema` says which tensors its arrays hold."""
+def receipt(
+    answer: Report | Refusal, arrays: Arrays, schema: WeightSchema | None = None, codec: Codec | None = None
+) -> dict[str, Any]:
+    """What a reply gives away; `schema` and `codec` say which tensors its arrays hold, and how.
+
+    Bytes are those that leave; norms are of what the server reads out of them.
+    """
     if isinstance(answer, Refusal):
         return {"answer": "refusal", "code": answer.code, "text": answer.text, "bytes": 0, **_size(answer)}
-    groups = tensor_groups(arrays, schema) if schema and arrays else {}
-    plain = all(flat.dtype.kind == "f" for flat in arrays.values())
+    codec = codec or Codec()
+    read = decode(arrays, schema, codec) if schema and arrays and not codec.exact else arrays
+    groups = tensor_groups(read, schema) if schema and arrays else {}
+    plain = all(flat.dtype.kind == "f" for flat in read.values())
     return {
         "answer": "report",
         "examples": answer.examples,
         "metrics": {name: value for name, value in answer.metrics.items() if name != EPSILON},
         "epsilon_spent": answer.metrics.get(EPSILON),
-        "arrays": {name: {"shape": list(flat.shape), "bytes": flat.nbytes} for name, flat in sorted(arrays.items())},
+        "arrays": {
+            name: {"dtype": flat.dtype.name, "shape": list(flat.shape), "bytes": flat.nbytes}
+            for name, flat in sorted(arrays.items())
+        },
+        "codec": codec.to_dict(),
         "schema": schema.digest if groups and schema else "",
         "tensors": groups,
         "bytes": sum(flat.nbytes for flat in arrays.values()),
-        "norm": math.sqrt(math.fsum(_squares(flat) for flat in arrays.values())) if plain else None,
+        "norm": math.sqrt(math.fsum(_squares(flat) for flat in read.values())) if plain else None,
         **_size(answer),
     }
 

@@ -11,6 +11,7 @@ import numpy as np
 from client.keys import SiteKeys
 from client.log import LOG_CONTEXT, site_log_file
 from protocol.chainfile import ChainFile
+from protocol.compression import Codec
 from protocol.errors import SigningError
 from protocol.hashchain import Entry, Head, head_of
 from protocol.logcheck import Break, head_text, read_log
@@ -163,7 +164,7 @@ def _unasked(reply: Entry, order: Entry | None) -> str:
 def _miscount(receipt: Entry, forms: dict[str, WeightSchema]) -> str:
     arrays, groups = receipt["arrays"], receipt["tensors"]
     sizes = {name: math.prod(array["shape"]) for name, array in arrays.items()}
-    if any(array["bytes"] != sizes[name] * np.dtype(name).itemsize for name, array in arrays.items()):
+    if any(array["bytes"] != sizes[name] * np.dtype(array["dtype"]).itemsize for name, array in arrays.items()):
         return "an array's bytes are not those of its shape"
     if receipt["bytes"] != sum(array["bytes"] for array in arrays.values()):
         return f"the arrays come to other bytes than the {receipt['bytes']:,} of the reply"
@@ -177,8 +178,9 @@ def _miscount(receipt: Entry, forms: dict[str, WeightSchema]) -> str:
     named = dict.fromkeys(values, 0)
     for name, shape, _ in form:
         named[name.split(".")[0]] = named.get(name.split(".")[0], 0) + math.prod(shape)
-    if values != named or sum(values.values()) != sum(sizes.values()):
-        return f"the tensors come to {sum(values.values()):,} values, and {sum(sizes.values()):,} left"
+    written = Codec.of(receipt["codec"]).form(form.flat_sizes)
+    if values != named or sum(size for _, size in written.values()) != sum(sizes.values()):
+        return f"the tensors come to {sum(values.values()):,} values, and other arrays left than hold these"
     norms = [group["norm"] for group in groups.values() if group["norm"] is not None]
     if norms and not math.isclose(receipt["norm"], math.hypot(*norms), rel_tol=1e-9):
         return f"the norms of the parts come to {math.hypot(*norms):.6g}, and the reply says {receipt['norm']:.6g}"

@@ -1,14 +1,17 @@
-"""One round of pre-training at a site: merged weights in, the difference after local steps out."""
+"""One round of pre-training at a site: merged weights in, the difference after local steps out, trained once."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from client.feedback import encoded
 from client.gate import check_records
 from client.privacy.policy import check_run, read_policy
 from client.rounds import Arrays, as_numpy, caption_dataset, merged_model, report
 from client.site import Site
+from client.state import Sent
 from configs.loader import load
 from mumc_model.config import Recipe
 from mumc_model.errors import DataError
@@ -18,8 +21,13 @@ from protocol.codec import pack
 from protocol.messages import Order, Report
 
 
-def pretrain_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], site: Site) -> tuple[Report, Arrays]:
-    """The report of `order.steps` local steps, and the packed difference to the base weights.
+def pretrain_site(
+    order: Order, base: Mapping[str, np.ndarray[Any, Any]], site: Site, *, keep: bool = True
+) -> tuple[Report, Arrays]:
+    """The report of `order.steps` local steps, and the difference to the base weights as it leaves.
+
+    What was trained for a round is kept before it leaves, and answers every further attempt at the round, as long as
+    the site's captions are the same. Without `keep` that is the caller's to do, as under masks.
 
     Raises:
         PolicyError: the run protects the site's patients less than its signed policy demands.
@@ -38,6 +46,16 @@ def pretrain_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], site: 
         from client.privacy.pretrain import pretrain_privately
 
         return pretrain_privately(order, recipe, base, site)
+    state, captions = site.state(order.run_id), _captions(site)
+    sent = state.sent_update(order, captions) if keep else None
+    if sent is None:
+        sent = _train(order, recipe, base, site)
+        if keep:
+            state.keep_sent_update(order, sent, captions)
+    return report(order, site, len(site.data.captions), sent.metrics), sent.arrays
+
+
+def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site) -> Sent:
     model, schema, before = merged_model(order, base, recipe, site)
     trainer = Pretrainer(model, recipe, site.device, site.config.precision)
     state = site.state(order.run_id)
@@ -54,5 +72,11 @@ def pretrain_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], site: 
     )
     after = as_numpy(shared_weights(model))
     state.keep_private_weights(order.round, trainer.state_dict())
-    update = {name: after[name] - before[name] for name in schema.names}
-    return report(order, site, len(site.data.captions), result.losses), pack(update, schema)
+    update = pack({name: after[name] - before[name] for name in schema.names}, schema)
+    return Sent(arrays=encoded(order, update, state), metrics=result.losses)
+
+
+def _captions(site: Site) -> str:
+    """Names what an update was trained on: a patient who was withdrawn since is in no update that is sent again."""
+    text = "".join(f"{record.image}\n{record.patient_id}\n{record.caption}\n" for record in site.data.captions)
+    return hashlib.sha256(text.encode()).hexdigest()

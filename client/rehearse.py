@@ -17,6 +17,7 @@ from mumc_model.data.phantom import PhantomConfig, write_hospitals
 from mumc_model.sharing import shared_weights
 from mumc_model.train import Pretrainer
 from protocol.codec import pack
+from protocol.compression import Codec, encode
 from protocol.messages import Order, Report
 
 LEAST_IMAGES = 8
@@ -47,7 +48,9 @@ def rehearse_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], root: 
         )
     after = as_numpy(shared_weights(model))
     update = {name: after[name] - before[name] for name in schema.names}
-    return report(order, site, len(site.data.captions), result.losses), pack(update, schema)
+    return report(order, site, len(site.data.captions), result.losses), encode(
+        pack(update, schema), Codec.of(order.codec)
+    )
 
 
 def _synthetic(place: Path, root: Path, recipe: Recipe) -> Site:

@@ -21,6 +21,7 @@ from client.log import order_line, order_schema, place, receipt, schema_line, si
 from client.privacy.ledger import Ledger
 from client.site import is_trial, site_log, site_root
 from protocol import envelope
+from protocol.compression import Codec
 from protocol.enrolment import Join
 from protocol.envelope import Statement
 from protocol.errors import EnvelopeError, ProtocolError, StaleError, UnexpectedWeightsError
@@ -130,12 +131,13 @@ class Door:
         said, (answer, arrays) = self._accepted, reply_from_record(reply.content)
         assert said is not None
         assert not arrays or isinstance(answer, Report)
-        schema = order_schema(order_from_record(message.content)[0]) if arrays else None
+        order, _ = order_from_record(message.content)
+        schema, codec = order_schema(order) if arrays else None, Codec.of(order.codec)
         if schema and schema.digest not in self._forms:
             self._log.append(self._key, schema_line(schema))
         payload = envelope.payload_digest(answer, arrays)
         held = self._held if isinstance(answer, Report) else {"withheld": []}
-        body = {"kind": "reply", **place(said), "payload": payload, **receipt(answer, arrays, schema), **held}
+        body = {"kind": "reply", **place(said), "payload": payload, **receipt(answer, arrays, schema, codec), **held}
         entry = self._log.append(self._key, body)
         statement = replace(
             said,
@@ -189,14 +191,17 @@ def check_new(said: Statement, entries: list[Entry]) -> None:
 def check_leaves(answer: Report | Refusal, arrays: Arrays, order: Order, base: Arrays) -> None:
     """Return only if what leaves beside an answer has the form of the weights that came, or is nothing.
 
-    In a session of secure aggregation it is one vector of words, as long as all these weights, and never the weights.
+    Under a codec it is the form that this writes for them. In a session of secure aggregation it is one vector of
+    words, as long as all these weights, and never the weights.
 
     Raises:
         UnexpectedWeightsError: it is larger, or another.
     """
     form = {name: (flat.dtype.name, flat.shape) for name, flat in arrays.items()}
-    forms = [{name: (flat.dtype.name, flat.shape) for name, flat in base.items()}]
+    sizes = {name: flat.size for name, flat in base.items()}
+    written = Codec.of(order.codec).form(sizes)
+    forms = [{name: (dtype, (size,)) for name, (dtype, size) in written.items()}]
     if order.masking:
-        forms = [{words: (words, (sum(flat.size for flat in base.values()),))} for words in WORDS]
+        forms = [{words: (words, (sum(sizes.values()),))} for words in WORDS]
     if arrays and (isinstance(answer, Refusal) or form not in forms):
         raise UnexpectedWeightsError("what would leave has another form than the weights that came, so nothing does")

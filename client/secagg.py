@@ -8,7 +8,6 @@ with the same bytes, or drops out; nothing is ever masked twice under the same k
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,7 +86,7 @@ class Masking:
         session = session_of(state)
         if digest_under(base, session.schema_digest) != session.base_digest:
             raise StaleError("the weights that came are not those of the session; the server must begin the round anew")
-        asked = round_order(self._order)
+        asked = self._order.of_round
         key = hashlib.sha256(to_json(asked).encode()).hexdigest()
         metrics: dict[str, float] = {}
 
@@ -193,8 +192,3 @@ def check_terms(session: Session, join: Join, limits: RunLimits) -> None:
             f"the session weighs {join.site} with {weight}, and its join file with {join.units}; take the operator's "
             "newest join file in"
         )
-
-
-def round_order(order: Order) -> Order:
-    """The order of the round, the same in all attempts at it: what it trains is trained once."""
-    return replace(order, attempt=1, masking={})

@@ -3,27 +3,44 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
+import safetensors.numpy
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mumc_model.checkpoint import load_weights, save_weights
 from mumc_model.data.files import write_atomically
+from mumc_model.errors import CheckpointError
 from mumc_model.evaluate import AnswerRow
 from protocol.messages import Order, to_json
 
 PRETRAINING = "pretrain-after-round-{:05d}.safetensors"
 CHARGED = "charged-after-round-{:05d}.safetensors"
 """The same where all of it came from training under differential privacy."""
-SENT = "update-of-round-{:05d}-{:03d}-{}.safetensors"
+RESIDUAL = "residual-after-round-{:05d}.safetensors"
+"""What the codec took from the updates until this round, which the next update gives back."""
+CHARGED_RESIDUAL = "charged-residual-after-round-{:05d}.safetensors"
+SENT = "update-of-round-{:05d}-{}.safetensors"
 UNCHARGED = "uncharged.jsonl"
 """In `state/`: runs and weights that training without differential privacy has touched here."""
 VQA_MODEL, PRIVATE_VQA_MODEL = "vqa", "vqa-private"
 RELEASED = "released-metrics-{:05d}-{:03d}-{}.json"
 ROWS = "answers-{}.jsonl"
+
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent:
+    """What answered an order: the arrays exactly as they left, and what the report said of the training."""
+
+    arrays: Arrays
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class RunState:
@@ -49,26 +66,58 @@ class RunState:
         """
         form = CHARGED if charged else PRETRAINING
         save_weights(self.folder / form.format(after_round), weights)
-        kept = {form.format(number) for number in (after_round - 1, after_round)}
+        self._forget(form, {form.format(number) for number in (after_round - 1, after_round)})
+
+    def residual(self, before_round: int, *, charged: bool = False) -> Arrays | None:
+        """What the codec took from this site's updates before a round, or None where it took nothing.
+
+        That of the newest earlier round, however long ago: what was not delivered then is still owed, and a round that
+        is done again finds what it found the first time. Where the reply of a round was lost, its update is lost, and
+        what the codec had left of it is delivered all the same.
+        """
+        form = CHARGED_RESIDUAL if charged else RESIDUAL
+        earlier = self._earlier(form, before_round)
+        return _read_arrays(earlier[-1])[0] if earlier else None
+
+    def keep_residual(self, after_round: int, residual: Mapping[str, Any], *, charged: bool = False) -> None:
+        """Keep what is owed after a round, and the one before it, from which this round would be done again."""
+        form = CHARGED_RESIDUAL if charged else RESIDUAL
+        write_atomically(self.folder / form.format(after_round), safetensors.numpy.save(dict(residual)))
+        before = {path.name for path in self._earlier(form, after_round)[-1:]}
+        self._forget(form, before | {form.format(after_round)})
+
+    def sent_update(self, order: Order, of: str = "") -> Sent | None:
+        """What this round was answered with before, at whatever attempt; None where there is no such thing.
+
+        `of` names the records that it was trained on; what came of others does not count.
+        """
+        path = self._sent(order, of)
+        if not path.is_file():
+            return None
+        arrays, metrics = _read_arrays(path)
+        return Sent(arrays=arrays, metrics=metrics)
+
+    def keep_sent_update(self, order: Order, sent: Sent, of: str = "") -> None:
+        """Keep what answers an order before it leaves; updates of earlier rounds are forgotten."""
+        facts = {"metrics": json.dumps(dict(sent.metrics))}
+        write_atomically(self._sent(order, of), safetensors.numpy.save(sent.arrays, facts))
+        for path in self.folder.glob("update-of-round-*"):
+            if path.name < SENT.format(order.round, ""):
+                path.unlink(missing_ok=True)
+
+    def _sent(self, order: Order, of: str) -> Path:
+        name = hashlib.sha256(f"{to_json(order.of_round)}{of}".encode()).hexdigest()[:16]
+        return self.folder / SENT.format(order.round, name)
+
+    def _earlier(self, form: str, before_round: int) -> list[Path]:
+        """The files of this form that rounds before this one left, the newest last."""
+        found = sorted(self.folder.glob(form.replace("{:05d}", "?????")))
+        return [path for path in found if path.name < form.format(before_round)]
+
+    def _forget(self, form: str, kept: set[str]) -> None:
         for path in self.folder.glob(form.replace("{:05d}", "*")):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
-
-    def sent_update(self, order: Order) -> dict[str, np.ndarray[Any, Any]] | None:
-        """The packed update that this very order was answered with before, or None."""
-        path = self._sent(order)
-        return {name: flat.numpy() for name, flat in load_weights(path).items()} if path.is_file() else None
-
-    def keep_sent_update(self, order: Order, update: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Keep what answers an order before it leaves; updates of earlier rounds are forgotten."""
-        save_weights(self._sent(order), {name: torch.from_numpy(flat) for name, flat in update.items()})
-        for path in self.folder.glob("update-of-round-*"):
-            if path.name < SENT.format(order.round, 0, ""):
-                path.unlink(missing_ok=True)
-
-    def _sent(self, order: Order) -> Path:
-        name = hashlib.sha256(to_json(order).encode()).hexdigest()[:16]
-        return self.folder / SENT.format(order.round, order.attempt, name)
 
     def note_uncharged(self, order: Order) -> None:
         """Remember, before it happens, that this order's run trains here without differential privacy.
@@ -119,6 +168,20 @@ class RunState:
         if not path.is_file():
             return []
         return [AnswerRow.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _read_arrays(path: Path) -> tuple[Arrays, dict[str, float]]:
+    """The arrays of a file, and the metrics beside them.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metrics = json.loads((file.metadata() or {}).get("metrics", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, metrics  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise CheckpointError(f"{path.name} is damaged ({error}); delete it, and the round is trained anew") from error
 
 
 def trained_uncharged(root: Path, run_id: str, base_digest: str) -> bool:

@@ -104,12 +104,17 @@ class Order:
         _require(may or not masks, f"an order to {self.action} carries order.masking, and is no stage of it")
         _require(masks or not self.action.startswith("query."), f"an order to {self.action} lacks order.masking")
         codec = Codec.of(self.codec)
-        _require(codec.exact or not masks, f"an order under masks names the codec {codec.kind}, and masked words must add")
+        _require(codec.exact or not masks, f"an order under masks names the codec {codec.kind}; masked words must add")
 
     @property
     def stage(self) -> str:
         """The stage of secure aggregation that this asks for; empty where it asks for none."""
         return next((stage for stage, action in STAGE_ACTIONS.items() if self.masking and action == self.action), "")
+
+    @property
+    def of_round(self) -> "Order":
+        """The same in all attempts at a round, masked or not: what a site answers it with is made once."""
+        return dataclasses.replace(self, attempt=1, masking={})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,8 +41,8 @@ TABLE = (
     Row(
         "lossy codecs (`codec.kind`)",
         "bfloat16, int8",
-        "no, a run that names one is refused: words must add. 32-bit words are as large as float32, and random words do "
-        "not compress",
+        "no, a run that names one is refused: words must add. 32-bit words are as large as float32, and random words "
+        "do not compress",
     ),
     Row("late updates (staleness discount, buffered rounds)", "could be", "no: a vector fits one session only"),
     Row(

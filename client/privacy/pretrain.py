@@ -1,8 +1,8 @@
 """One round of private pre-training at a site: reserve, train, keep what will leave, reconcile, send.
 
 What leaves is the noised difference, the policy's public number of units in the place of a count, and what the budget
-has come to. An update that lies on the disk is sent again as it is and costs nothing; a round that is done again is
-charged again.
+has come to. An update that lies on the disk is sent again as it is, at whatever attempt at its round, and costs
+nothing; a round that is trained again is charged again.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from client.feedback import encoded
 from client.privacy.bank import open_bank
 from client.privacy.budget import rounded_up
 from client.privacy.charging import sample_rate
@@ -22,7 +23,7 @@ from client.privacy.policy import PrivacyPolicy
 from client.privacy.train import PrivatePretrainer, PrivateSite
 from client.rounds import as_numpy, caption_dataset, merged_model, report
 from client.site import Site
-from client.state import trained_uncharged
+from client.state import Sent, trained_uncharged
 from mumc_model.config import Recipe
 from mumc_model.data.collate import CaptionDataset
 from mumc_model.data.tokenizer import Tokenizer
@@ -37,7 +38,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 def pretrain_privately(
     order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site
 ) -> tuple[Report, Arrays]:
-    """The report of `order.steps` private steps, and the packed difference to the base weights.
+    """The report of `order.steps` private steps, and the difference to the base weights as it leaves.
 
     Raises:
         PrivacyError: policy, budget, ledger or the model do not allow it; its code says which.
@@ -48,7 +49,7 @@ def pretrain_privately(
     sent = state.sent_update(order)
     if sent is None:
         sent = _train(order, recipe, base, site, ledger)
-    return report(order, site, policy.units, spent(ledger)), sent
+    return report(order, site, policy.units, spent(ledger)), sent.arrays
 
 
 def spent(ledger: Ledger) -> dict[str, float]:
@@ -56,9 +57,7 @@ def spent(ledger: Ledger) -> dict[str, float]:
     return {EPSILON: rounded_up(ledger.epsilon())}
 
 
-def _train(
-    order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site, ledger: Ledger
-) -> Arrays:
+def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site, ledger: Ledger) -> Sent:
     state = site.state(order.run_id)
     check_provenance(site.root, order.run_id, order.base_digest)
     model, schema, before = merged_model(order, base, recipe, site)
@@ -91,9 +90,11 @@ def _train(
     after = as_numpy(shared_weights(model))
     update = pack({name: after[name] - before[name] for name in schema.names}, schema)
     state.keep_private_weights(order.round, trainer.state_dict(), charged=True)
-    state.keep_sent_update(order, update)
+    # The codec sees the noised update and what earlier noised ones left, and so costs nothing.
+    sent = Sent(arrays=encoded(order, update, state, charged=True))
+    state.keep_sent_update(order, sent)
     ledger.reconcile(reservation, order.steps)
-    return update
+    return sent
 
 
 def check_provenance(root: Path, run_id: str, base_digest: str) -> None:

@@ -92,9 +92,18 @@ def test_an_update_that_is_asked_for_again_is_the_same_bytes_and_costs_nothing(p
     assert Ledger.open(site).head == head
 
 
-def test_a_round_that_is_done_again_is_charged_again_and_is_new_noise(private, site):
+def test_another_attempt_at_a_round_is_the_same_release_and_costs_nothing(private, site):
     first = private.ask(site, private.pretrain())
+    head = Ledger.open(site).head
     second = private.ask(site, again(private.pretrain(), attempt=2))
+    assert (second.message.attempt, second.arrays.keys()) == (2, first.arrays.keys())
+    assert all(second.arrays[name].tobytes() == first.arrays[name].tobytes() for name in first.arrays)
+    assert Ledger.open(site).head == head
+
+
+def test_a_round_that_is_another_under_the_same_number_is_charged_again_and_is_new_noise(private, site):
+    first = private.ask(site, private.pretrain())
+    second = private.ask(site, again(private.pretrain(), seed=5))
     assert steps_of(Ledger.open(site)) == 2 * STEPS
     assert second.message.metrics["epsilon_spent"] > first.message.metrics["epsilon_spent"]
     assert (flat(first.arrays) != flat(second.arrays)).mean() > 0.9
