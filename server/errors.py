@@ -32,6 +32,10 @@ class OutputError(ServerError):
     """The output folder holds another run, or the disk refuses; what was saved last is still whole."""
 
 
+class CardError(ServerError):
+    """A model card cannot be made or believed; the message names what is wrong with it."""
+
+
 class FolderError(ServerError):
     """The federation's folder is missing, damaged, held by another command, or does not know the site."""
 
