@@ -79,6 +79,24 @@ class StaleError(UpdateError):
     code = "stale"
 
 
+class NormError(UpdateError):
+    """An update is much longer than those of the other sites, and than those of earlier rounds."""
+
+    code = "norm_too_large"
+
+
+class FreeRiderError(UpdateError):
+    """An update is nothing, what the server sent, another site's update, or noise: what takes no data to make."""
+
+    code = "free_rider"
+
+
+class OpposedError(UpdateError):
+    """An update points against those of most other sites."""
+
+    code = "opposed"
+
+
 class IdentityError(UpdateError):
     """Two nodes claim to be the same site."""
 
