@@ -18,7 +18,7 @@ def exclusive(path: Path, error: Callable[[str], Exception], patience_s: float =
     Raises:
         Exception: the one that `error` makes of a text, where another process holds it for longer than `patience_s`.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + patience_s
         while not _taken(handle):

@@ -21,6 +21,9 @@ from server.errors import ServerError
 from server.home import HOME, Home
 from server.seal import Post
 
+RESUME = "resume"
+"""Key of Flower's run configuration that says: go on with the run that lies in the output folder."""
+
 app = ServerApp()
 
 
@@ -40,7 +43,11 @@ def play(grid: Grid, config: RunConfig, context: Context) -> None:
     """The run, with signed orders where it belongs to a federation that has a folder."""
     if home := os.environ.get(HOME):
         federation.run(
-            grid, config, on_round=partial(print, flush=True), post=Post(Home.open(Path(home)), config.federation.only)
+            grid,
+            config,
+            on_round=partial(print, flush=True),
+            post=Post(Home.open(Path(home)), config.federation.only),
+            resume=bool(context.run_config.get(RESUME)),
         )
     elif config.federation.only:
         raise ConfigError("federation.only names enrolled sites, and there is no federation's folder; leave it empty")

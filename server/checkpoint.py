@@ -1,43 +1,115 @@
-"""Weights and the optimiser's moments on disk, in safetensors, written whole or not at all."""
+"""What a round leaves on the disk: the weights, the optimiser's moments, the step; all of it or nothing."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from mumc_model.data.files import write_atomically
-from server.errors import OutputError
+from server.errors import OutputError, disk_error
+from server.tensorfile import map_tensors, read_header, write_tensors
 
 Array = np.ndarray[Any, Any]
 
 WEIGHTS = "weights.safetensors"
+OPTIMIZER, STEP = "optimizer-{:04d}.safetensors", "step-{:04d}.safetensors"
+"""Of a round; a round that has none writes none."""
+_FACTS = "fedmumc"
+"""One key of metadata: safetensors' own writer puts several in any order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The last round that was saved."""
+
+    run_id: str
+    round: int
+    """0 before the first."""
+    weights: Mapping[str, Array]
+    """By name."""
+    moments: Mapping[str, Array]
+    """`ServerOptimizer.state_dict`."""
 
 
 def save_round(
-    folder: Path, weights: Mapping[str, Array], moments: Mapping[str, Array], *, run_id: str, round: int
+    folder: Path,
+    weights: Mapping[str, Array],
+    moments: Mapping[str, Array],
+    *,
+    run_id: str,
+    round: int,
+    step: Mapping[str, Array] | None = None,
 ) -> None:
-    """Make `weights` (by name) and the server optimiser's moments the folder's checkpoint.
+    """Make these the folder's checkpoint, all of them or none.
 
-    The moments go first, to a file of their own round, and the weights say which round they are of: at every instant
-    the weights on disk have their moments beside them. Moments of older rounds are removed last.
+    Moments and step go first, to files of their own round, and the weights, which say their round, last: with their
+    place in the folder they commit it. Files of older rounds are removed then.
+
+    Args:
+        folder: Of the run.
+        weights: By name.
+        moments: Of the server's optimiser.
+        run_id: The run's name.
+        round: That these weights end.
+        step: The packed change of the weights, which a later round compares updates with.
 
     Raises:
         OutputError: the disk refuses; the last checkpoint is still whole.
     """
-    # One key: safetensors writes several in an order that changes from file to file, and equal weights are equal files.
-    metadata = {"fedmumc": json.dumps({"run_id": run_id, "round": round})}
-    current = folder / f"optimizer-{round:04d}.safetensors"
-    if moments:
-        write_whole(current, save(dict(moments), metadata=metadata))
-    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in weights.items()}
-    write_whole(folder / WEIGHTS, save(contiguous, metadata=metadata))
-    for old in folder.glob("optimizer-*.safetensors"):
-        if old != current:
-            old.unlink()
+    metadata = {_FACTS: json.dumps({"run_id": run_id, "round": round})}
+    beside = {OPTIMIZER.format(round): dict(moments), STEP.format(round): dict(step or {})}
+    for name, arrays in [*beside.items(), (WEIGHTS, dict(weights))]:
+        if arrays:
+            try:
+                write_tensors(folder / name, arrays, metadata)
+            except OSError as error:
+                raise disk_error(folder / name, error) from error
+    for pattern in (OPTIMIZER, STEP):
+        for old in folder.glob(pattern.replace("{:04d}", "*")):
+            if old.name not in beside:
+                old.unlink()
+
+
+def load_round(folder: Path) -> Checkpoint:
+    """The folder's checkpoint.
+
+    Raises:
+        OutputError: there is none, or it is damaged.
+    """
+    weights = load_arrays(folder / WEIGHTS)
+    run_id, round = saved_round(folder)
+    moments = folder / OPTIMIZER.format(round)
+    return Checkpoint(
+        run_id=run_id,
+        round=round,
+        weights=weights,
+        moments=load_arrays(moments) if moments.is_file() else {},
+    )
+
+
+def saved_round(folder: Path) -> tuple[str, int]:
+    """The run and the round of the folder's weights.
+
+    Raises:
+        OutputError: there are none, or they are damaged.
+    """
+    try:
+        _, metadata, _ = read_header(folder / WEIGHTS)
+        facts = json.loads(metadata[_FACTS])
+        return str(facts["run_id"]), int(facts["round"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{folder / WEIGHTS} does not say its round ({error}), so no run goes on from it") from error
+
+
+def last_step(folder: Path, round: int) -> dict[str, Array] | None:
+    """The packed change of the weights in a round, mapped; None where it was not kept."""
+    path = folder / STEP.format(round)
+    return map_tensors(path)[0] if path.is_file() else None
 
 
 def load_arrays(path: Path) -> dict[str, Array]:
@@ -63,4 +135,4 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}; the last checkpoint stands") from error
+        raise disk_error(path, error) from error

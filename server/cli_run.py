@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 
+LOSSES = 3
+"""Exit code of a run that has finished without some of its sites."""
 OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="As in experiment=plain model=small federation.rounds=3")
 ]
@@ -52,13 +54,21 @@ def run(
     folder: HomeArgument,
     overrides: OverridesArgument = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end of the run.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the newest run that did not finish, or with run_id=NAME."),
+    ] = False,
 ) -> None:
-    """Submit a run and follow it; its output folder is DIR/runs/RUN."""
+    """Submit a run and follow it; its output folder is DIR/runs/RUN.
+
+    Exit code 0 says that every site was in every round, 3 that the run has finished without some.
+    """
     from server.home import Home
-    from server.submit import prepare
+    from server.submit import prepare, unfinished
 
     home = Home.open(folder.resolve())
-    _play(home, prepare(home, overrides or []), detach=detach)
+    config = unfinished(home, overrides or []) if resume else prepare(home, overrides or [])
+    _play(home, config, detach=detach, resume=resume)
 
 
 @app.command()
@@ -81,12 +91,17 @@ def rehearse(
     _play(home, prepare(home, overrides_for(sites, given or []), name="rehearsal"), detach=False)
 
 
-def _play(home: "Home", config: "RunConfig", *, detach: bool) -> None:
+def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = False) -> None:
+    from pathlib import Path
+
     from server.start import control
-    from server.submit import OUTPUT, follow, read_report, submit, why_failed
+    from server.status import losses
+    from server.submit import OUTPUT, follow, read_report, submit, wait_until_ended, why_failed
 
     with control(home) as link:
-        flower_id = submit(link, config)
+        if resume:
+            wait_until_ended(link, config, lambda line: typer.echo(line, err=True))
+        flower_id = submit(link, config, resume=resume)
         typer.echo(f"run {config.run_id}: results in {config.output_dir}", err=True)
         if detach:
             typer.echo(f"submitted; look at it with: mumc-server status {home.root}", err=True)
@@ -105,10 +120,15 @@ def _play(home: "Home", config: "RunConfig", *, detach: bool) -> None:
         raise typer.Exit(1)
     if ended.status != "finished:completed":
         typer.echo(
-            f"{config.run_id} failed: {why_failed(ended)} (all that it printed: {config.output_dir}/{OUTPUT})", err=True
+            f"{config.run_id} failed: {why_failed(ended)} (all that it printed: {config.output_dir}/{OUTPUT}); go on "
+            f"with it: mumc-server run {home.root} --resume run_id={config.run_id}",
+            err=True,
         )
         raise typer.Exit(1)
     typer.echo(read_report(config), nl=False)
+    if lost := losses(Path(config.output_dir)):
+        typer.echo(f"{config.run_id} has finished, and not every site was in all of it: {lost}", err=True)
+        raise typer.Exit(LOSSES)
 
 
 @app.command()

@@ -162,7 +162,8 @@ class ScreenConfig:
     """An update longer (L2) than so many times what is usual among the others, and in earlier rounds, is refused; 0
     refuses none."""
     free_riders: bool = True
-    """Refuse updates that are nothing, the weights that were sent, another site's update, or noise."""
+    """Refuse updates that are nothing, what the server sent, another site's update, or noise, and such as point against
+    most others."""
     history: int = 5
     """Earlier rounds that say what is usual."""
 

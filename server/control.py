@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +97,11 @@ class Control:
         """Let a node in no more."""
         self._ask(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
 
-    def submit(self, bundle: bytes, config: dict[str, str]) -> int:
-        """Start a run with this bundle and run configuration; Flower's id of the run."""
+    def submit(self, bundle: bytes, config: Mapping[str, str], *, resume: bool = False) -> int:
+        """Start a run with this bundle and run configuration, or go on with it; Flower's id of the run."""
         fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
-        request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(config)))
+        override = user_config_to_proto({**config, "resume": resume})
+        request = StartRunRequest(fab=fab_to_proto(fab), override_config=override)
         answer = self._ask(self._client.StartRun, request)
         if not answer.HasField("run_id"):
             raise ControlError(f"the SuperLink did not start the run: {answer.note or 'it says no more'}")

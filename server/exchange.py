@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from protocol.messages import Order
 from server.errors import FederationError
 
 NO_ANSWER, NOT_SENT, UNREADABLE = "no_answer", "not_sent", "unreadable"
@@ -23,6 +24,8 @@ WORDS = {
 """What the codes say that come in place of a reply; Flower's own are `flower_` and its number."""
 _log = logging.getLogger("fedmumc.server")
 
+LIVES = 3
+"""A message whose reply may be late outlives its deadline so many times."""
 _POLL_S = (0.02, 0.25)
 _GRACE_S = 60.0
 _SILENT_S = 5.0
@@ -36,8 +39,16 @@ class Reply:
     """What one node answered: content, or the code of what came instead."""
 
     node: int
+    order: Order
+    """That it answers."""
     content: RecordDict | None = None
     fault: str = ""
+    words: str = ""
+    """What is known of the fault, where that is more than `WORDS` has."""
+
+
+Late = dict[str, tuple[int, Order]]
+"""Node and order of messages whose round is over, by their ids."""
 
 
 def wait_for_nodes(
@@ -85,10 +96,10 @@ def exchange(
     grid: Grid,
     nodes: Sequence[int],
     content: Callable[[int], RecordDict],
+    order: Order,
     *,
-    action: str,
-    group: str,
     timeout_s: float,
+    late: Late | None = None,
 ) -> Iterator[Reply]:
     """One reply a node, each as soon as it is there, so that the caller need not hold two; then those never given.
 
@@ -96,34 +107,58 @@ def exchange(
         grid: Flower's grid.
         nodes: Whom to ask.
         content: Makes the content of one node's message; arrays may be shared between them.
-        action: Flower's message type.
-        group: What the messages have in common, for Flower's log.
+        order: What they are asked.
         timeout_s: How long to wait for replies; what is ready then is still taken.
+        late: Messages of earlier rounds whose replies are taken too, if they come; those of this one that nobody has
+            answered in time join them.
     """
     # A message outlives the deadline a little, so that it is the deadline that decides and not Flower's expiry.
-    ttl = timeout_s + _GRACE_S
-    messages = [Message(content(node), node, action, ttl=ttl, group_id=group) for node in nodes]
+    ttl = (1 if late is None else LIVES) * timeout_s + _GRACE_S
+    messages = [Message(content(node), node, order.action, ttl=ttl, group_id=str(order.round)) for node in nodes]
     waiting, lost = _push(grid, messages)
     del messages
-    yield from (Reply(node=node, fault=NOT_SENT) for node in lost)
+    yield from (Reply(node=node, order=order, fault=NOT_SENT) for node in lost)
     deadline = time.monotonic() + timeout_s
     pauses = _pauses()
     while waiting:
-        late = time.monotonic() >= deadline
+        over = time.monotonic() >= deadline
         before = len(waiting)
         for message_id, node in list(waiting.items()):
-            reply = _pull(grid, message_id, node)
+            reply = _pull(grid, message_id, node, order)
             if reply is not None:
                 del waiting[message_id]
                 yield reply
                 del reply
-        if late:
+        yield from _pull_late(grid, late)
+        if over:
             break
         if len(waiting) < before:
             pauses = _pauses()
         elif waiting:
             time.sleep(min(next(pauses), max(0.0, deadline - time.monotonic())))
-    yield from (Reply(node=node, fault=NO_ANSWER) for node in waiting.values())
+    if waiting:
+        online = set(grid.get_node_ids())
+        for message_id, node in waiting.items():
+            yield Reply(node=node, order=order, fault=NO_ANSWER, words=_silence(node in online, timeout_s))
+            if late is not None:
+                late[message_id] = (node, order)
+
+
+def _pull_late(grid: Grid, late: Late | None) -> Iterator[Reply]:
+    """Replies to earlier orders that have come; an error in the place of one is no news, and ends the wait for it."""
+    for message_id, (node, order) in list((late or {}).items()):
+        reply = _pull(grid, message_id, node, order)
+        if reply is not None:
+            del (late or {})[message_id]
+            if reply.content is not None:
+                yield reply
+
+
+def _silence(online: bool, timeout_s: float) -> str:
+    """What is known of a site that has not answered."""
+    if online:
+        return f"no answer within {timeout_s:g} s, and its node is online: it is slow, or its task hangs"
+    return f"no answer within {timeout_s:g} s, and its node is offline: the machine, its network or its client is down"
 
 
 def _push(grid: Grid, messages: Sequence[Message]) -> tuple[dict[str, int], list[int]]:
@@ -137,17 +172,17 @@ def _push(grid: Grid, messages: Sequence[Message]) -> tuple[dict[str, int], list
     return waiting, lost
 
 
-def _pull(grid: Grid, message_id: str, node: int) -> Reply | None:
+def _pull(grid: Grid, message_id: str, node: int, order: Order) -> Reply | None:
     try:
         replies = list(grid.pull_messages([message_id]))
     except _BROKEN as error:
         _log.warning("the reply of node %016x cannot be read: %s", node, type(error).__name__)
-        return Reply(node=node, fault=UNREADABLE)
+        return Reply(node=node, order=order, fault=UNREADABLE)
     if not replies:
         return None
     if replies[0].has_error():
-        return Reply(node=node, fault=f"flower_{replies[0].error.code}")
-    return Reply(node=node, content=replies[0].content)
+        return Reply(node=node, order=order, fault=f"flower_{replies[0].error.code}")
+    return Reply(node=node, order=order, content=replies[0].content)
 
 
 def _pauses() -> Iterator[float]:

@@ -16,6 +16,7 @@ from mumc_model.config import Recipe
 from mumc_model.data.tokenizer import vocabulary
 from mumc_model.model import build_model
 from mumc_model.sharing import load_shared, shared_weights
+from protocol.compression import Codec, decode
 from protocol.errors import UnexpectedWeightsError
 from protocol.lock import exclusive
 from protocol.messages import Report
@@ -178,7 +179,10 @@ class _Run:
         self._rounds.begin(order)
 
         def take(report: Report, arrays: Mapping[str, Array]) -> None:
-            (strategy.check_update if final == "rehearse" else _check_metrics)(report, arrays)
+            if final == "rehearse":
+                strategy.check_update(report, decode(arrays, strategy.schema, Codec.of(order.codec)))
+            else:
+                _check_metrics(report, arrays)
             strategy.keep(report)
 
         tally = strategy.collect(order, partial(self._nodes, masked=False), take)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from server.errors import OutputError
+from server.errors import OutputError, disk_error
 
 SCHEMA_VERSION = 4
 
@@ -70,10 +70,28 @@ class RoundRecord:
 
 
 class Journal:
-    """A file of JSON lines, one a round, each on the disk before `append` returns."""
+    """A file of JSON lines, one a round, each on the disk before `append` returns.
+
+    Raises:
+        OutputError: the file holds lines that are none of this version's.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.records: list[RoundRecord] = []
+        if path.is_file():
+            _cut_unfinished(path)
+            self.records += read_journal(path)
+
+    def of(self, round: int, attempt: int) -> RoundRecord | None:
+        """The record of an attempt at a round; None where it has not ended."""
+        return next((r for r in self.records if (r.round, r.attempt) == (round, attempt)), None)
+
+    def norms(self, before: int, rounds: int) -> list[float]:
+        """Norms of the updates that were merged in the last so many rounds before one, the newest last."""
+        merged = [record for record in self.records if record.sites_merged and record.round < before]
+        latest = merged[max(0, len(merged) - rounds) :]
+        return [record.norms[site] for record in latest for site in record.merged if site in record.norms]
 
     def append(self, record: RoundRecord) -> None:
         """Add one line.
@@ -88,7 +106,8 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OutputError(f"the journal {self.path} cannot be written: {error.strerror}; check the disk") from error
+            raise disk_error(self.path, error) from error
+        self.records.append(record)
 
 
 def read_journal(path: Path) -> list[RoundRecord]:
@@ -109,6 +128,15 @@ def name_lost(refused: Mapping[str, str], reasons: Mapping[str, str]) -> str:
     for site, code in sorted(refused.items()):
         sites.setdefault(f"{code}: {reasons[site]}" if site in reasons else code, []).append(site)
     return ", ".join(f"{', '.join(names)} ({why})" for why, names in sites.items())
+
+
+def _cut_unfinished(path: Path) -> None:
+    """Take away a last line that a crash has cut off, so that the next one begins where it should."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
 
 
 def _record(path: Path, number: int, line: str) -> RoundRecord:

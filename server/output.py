@@ -5,35 +5,69 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.loader import dump
-from server.checkpoint import WEIGHTS
+from configs.loader import dump, load
+from server.checkpoint import WEIGHTS, write_whole
 from server.config import RunConfig
 from server.errors import OutputError
 from server.journal import SCHEMA_VERSION, RoundRecord
 from server.tally import Tally
 
-JOURNAL, RESULT, REPORT = "journal.jsonl", "result.json", "report.md"
+CONFIG, JOURNAL, RESULT, REPORT = "config.json", "journal.jsonl", "result.json", "report.md"
+ROUND, LOCK = "round", ".lock"
+"""The round at work, and what keeps two processes from playing one run."""
 
 
-def own_folder(folder: Path) -> Path:
+def own_folder(folder: Path, *, resume: bool = False) -> Path:
     """The folder, made if need be.
 
+    Args:
+        folder: `output_dir`.
+        resume: Whether it has to hold a run that did not finish, or may hold none.
+
     Raises:
-        OutputError: it holds the result or journal of another run, or cannot be made.
+        OutputError: it holds the result or journal of another run, or nothing to go on with, or cannot be made.
     """
     if (folder / RESULT).exists():
         raise OutputError(f"{folder} already holds a finished run; choose another output_dir or move that one away")
+    if resume:
+        read_config(folder)
+        return folder
     journal = folder / JOURNAL
-    if journal.exists() and journal.stat().st_size:
+    if (folder / CONFIG).exists() or (journal.exists() and journal.stat().st_size):
         raise OutputError(
-            f"{folder} holds the journal of a run that did not finish; choose another output_dir or move that one "
-            f"away (its weights can be gone on from: initial_weights={folder / WEIGHTS})"
+            f"{folder} holds a run that did not finish; go on with it (mumc-server run DIR --resume), choose another "
+            f"output_dir, or move that one away (its weights can be gone on from: initial_weights={folder / WEIGHTS})"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made: {error.strerror}; choose another output_dir") from error
     return folder
+
+
+def write_config(folder: Path, config: RunConfig) -> None:
+    """Keep what the run is, so that it can be gone on with.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    write_whole(folder / CONFIG, json.dumps(dump(config), indent=1, sort_keys=True).encode())
+
+
+def read_config(folder: Path) -> RunConfig:
+    """What the run in a folder was configured to be.
+
+    Raises:
+        OutputError: there is none, or it cannot be read.
+    """
+    try:
+        return load(RunConfig, json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise OutputError(f"{folder} holds no run to go on with (no {CONFIG}); check the name of the run") from None
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{folder / CONFIG} cannot be read ({error}); go on with the fedmumc that began the run"
+        ) from error
 
 
 def result_json(config: RunConfig, run_id: str, records: Sequence[RoundRecord], tally: Tally) -> bytes:

@@ -53,7 +53,7 @@ class Post:
         self.secagg = home.config().secagg
         self._names = {int(node): name for name, node in read_nodes(home).items() if name in self._sites}
         self._home = home
-        self._asked: dict[int, Statement] = {}
+        self._asked: dict[tuple[int, str, int, int], Statement] = {}
 
     @property
     def members(self) -> dict[str, EnrolledSite]:
@@ -108,31 +108,34 @@ class Post:
             seen=known.log,
             ledger=known.ledger,
         )
-        self._asked[node] = said
+        self._asked[_exchange(node, order)] = said
         return envelope.seal(said, self._key)
 
-    def check(self, node: int, record: RecordDict) -> None:
-        """Return only if the enrolled site of this node signed this reply to the order that it was sent.
+    def check(self, node: int, record: RecordDict, order: Order) -> None:
+        """Return only if the enrolled site of this node signed this reply to the order as it was last sent.
 
         Raises:
             EnvelopeError: it did not, or the reply is for another order.
             ChainError: its log has lost lines that it once told of.
             MessageError, UpdateError: it is no reply at all.
         """
+        asked = self._asked[_exchange(node, order)]
         try:
             message, arrays = reply_from_record(record)
-            payload = self._check(node, record, message, arrays)
+            payload = self._check(node, record, asked, message, arrays)
         except (EnvelopeError, ChainError, MessageError, UpdateError) as error:
-            self._note(node, "refused", record, code=error.code, reason=one_line(str(error)))
+            self._note(asked, "refused", record, code=error.code, reason=one_line(str(error)))
             raise
         if isinstance(message, Refusal):
-            self._note(node, "refusal", record, code=message.code, reason=message.text)
+            self._note(asked, "refusal", record, code=message.code, reason=message.text)
         else:
-            self._note(node, "accepted", record, payload=payload)
+            self._note(asked, "accepted", record, payload=payload)
 
-    def _check(self, node: int, record: RecordDict, message: Report | Refusal, arrays: Arrays) -> str:
+    def _check(
+        self, node: int, record: RecordDict, asked: Statement, message: Report | Refusal, arrays: Arrays
+    ) -> str:
         """The digest of what the reply says, once it was checked; empty where it is an unsigned refusal."""
-        found, asked = seal_from_record(record), self._asked[node]
+        found = seal_from_record(record)
         if found is None:
             if isinstance(message, Refusal):
                 return ""
@@ -149,9 +152,8 @@ class Post:
         return found.statement.payload
 
     def _note(
-        self, node: int, what: str, record: RecordDict, *, code: str = "", reason: str = "", payload: str = ""
+        self, asked: Statement, what: str, record: RecordDict, *, code: str = "", reason: str = "", payload: str = ""
     ) -> None:
-        asked = self._asked[node]
         place = {"site": asked.site, "run": asked.run_id, "round": asked.round, "attempt": asked.attempt}
         known = read_heads(self._home).get(asked.site)
         heads = asdict(known) if known else {}
@@ -169,6 +171,10 @@ def read_nodes(home: Home) -> dict[str, int]:
 def write_nodes(home: Home, nodes: Mapping[str, int]) -> None:
     """Keep the node id of each registered site."""
     write_atomically(home.state / "nodes.json", json.dumps(dict(sorted(nodes.items())), indent=1).encode())
+
+
+def _exchange(node: int, order: Order) -> tuple[int, str, int, int]:
+    return node, order.action, order.round, order.attempt
 
 
 def _place(order: Order, site: str, nonce: str) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from protocol.schema import WeightSchema
 from protocol.secagg.content import Content
 from protocol.secagg.errors import SecaggError
 from protocol.secagg.fixed_point import choose
-from protocol.secagg.messages import STAGES
+from protocol.secagg.messages import STAGES, Masked
 from protocol.secagg.server import KINDS, OPEN, Aggregator, Merged
 from protocol.secagg.session import LEAST_SITES, Session, threshold_for
 from server.config import RunConfig, SecaggConfig
 from server.exchange import NO_ANSWER, NOT_SENT, UNREADABLE
 from server.journal import name_lost
+from server.round_folder import RoundFolder
 from server.seal import Post
 from server.tally import Tally
 
@@ -147,6 +148,8 @@ class MaskedRound:
     ask: Ask
     stage_timeout_s: float
     mask_timeout_s: float
+    folder: RoundFolder | None = None
+    """Where it is kept how far the attempt has come; without one it does not outlive the process."""
     tally: Tally = field(default_factory=Tally)
     """Reports are those of the sites in the sum."""
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -157,6 +160,27 @@ class MaskedRound:
         self.aggregator = Aggregator(self.session)
         for site in sorted(set(self.session.sites) - self.nodes.keys()):
             self.absent[site], self.tally.refused[site] = {"stage": STAGES[0], "code": OFFLINE}, OFFLINE
+
+    @classmethod
+    def open(cls, folder: RoundFolder, session: Callable[[], Session], **rest: Any) -> "MaskedRound":
+        """The attempt that lies in the folder, as far as it had come; else a new one of the session that is made then.
+
+        Raises:
+            OutputError: what lies there cannot be read.
+            SessionError, RangeError: no session can be had.
+        """
+        kept = folder.masks()
+        if kept is None:
+            return cls(session=session(), folder=folder, **rest)
+        aggregator = Aggregator.from_dict(kept["aggregator"])
+        round = cls(session=aggregator.session, folder=folder, **rest)
+        round.aggregator, round.absent = aggregator, kept["absent"]
+        round.tally.refused, round.tally.reasons = kept["refused"], kept["reasons"]
+        for update in folder.spool.updates():
+            (words,) = update.arrays.values()
+            aggregator.receive(Masked.from_dict(update.report.masking), words)
+            round.tally.reports[update.site] = update.report
+        return round
 
     def play(self) -> Merged:
         """The weighted mean of the survivors' updates.
@@ -192,7 +216,13 @@ class MaskedRound:
         }
 
     def _stage(self, stage: str, forward: Callable[[str], Content]) -> None:
-        """Ask whoever may answer, once more where a site is there and its answer is not, and note who did not."""
+        """Ask whoever may answer, once more where a site is there and its answer is not, and note who did not.
+
+        A stage that was over before a restart is passed by.
+        """
+        self._keep()
+        if STAGES.index(stage) < (*STAGES, OPEN).index(self.aggregator.stage):
+            return
         asked = [site for site in self.aggregator.missing() if site in self.nodes]
         timeout_s = self.mask_timeout_s if stage == "mask" else self.stage_timeout_s
         deadline = time.monotonic() + timeout_s
@@ -238,12 +268,27 @@ class MaskedRound:
                 f"the report claims {report.examples} examples, and {self.session.weights[report.site]} are enrolled"
             )
         self.aggregator.receive(message, next(iter(arrays.values()), None))
+        if stage == "mask" and self.folder is not None:
+            self.folder.spool.put(report, arrays)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Bring to the disk how far the attempt has come; masked words lie in the spool."""
+        if self.folder is not None:
+            self.folder.keep_masks(
+                {
+                    "aggregator": self.aggregator.to_dict(),
+                    "absent": self.absent,
+                    "refused": self.tally.refused,
+                    "reasons": self.tally.reasons,
+                }
+            )
 
     def _note(self, stage: str, asked: Sequence[str], tally: Tally) -> None:
         self.tally.bytes_up += tally.bytes_up
         self.tally.bytes_down += tally.bytes_down
         if stage == "mask":
-            self.tally.reports = tally.reports
+            self.tally.reports |= tally.reports
         for site in asked:
             if site not in tally.reports:
                 code = tally.refused.get(site, NO_ANSWER)

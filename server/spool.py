@@ -88,6 +88,14 @@ class Spool:
         """Whose updates are there, sorted."""
         return sorted(path.name.removesuffix(_SUFFIX) for path in self.folder.glob(f"*{_SUFFIX}"))
 
+    def reports(self) -> dict[str, Report]:
+        """The reports by site, in the order of their names.
+
+        Raises:
+            OutputError: a file is damaged.
+        """
+        return {update.site: update.report for update in self.updates()}
+
     def updates(self, sites: Iterable[str] | None = None) -> list[Update]:
         """The updates of these sites, or of all, in the order of their names.
 

@@ -1,5 +1,6 @@
 """What the operator sees at a glance: the sites, who is missing and since when, and the runs with their last round."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +12,13 @@ from server.control import Control, FlowerRun, Node
 from server.errors import OutputError
 from server.home import Home
 from server.journal import RoundRecord, name_lost, read_journal
-from server.output import JOURNAL
+from server.output import JOURNAL, RESULT
 from server.roster import SiteRegister
 from server.seal import read_nodes
 
 NEWEST = 5
+COMPLETED, WITH_LOSSES = "finished:completed", "finished:with losses"
+"""Flower's state of a run that came to its end, and ours of one that did so without some of its sites."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +85,8 @@ def tables(status: Status) -> list[Table]:
         runs.add_row(Text(run.name, no_wrap=True), run.state, f"{run.round}/{run.rounds}", run.sites)
     why = Table("run", "lost in its last round, or why it ended", box=None, pad_edge=False)
     for run in status.runs:
-        if run.lost or run.details:
-            why.add_row(Text(run.name, no_wrap=True), Text(run.lost or run.details))
+        if run.details or run.lost:
+            why.add_row(Text(run.name, no_wrap=True), Text(run.details or run.lost))
     return [sites, runs, why] if why.row_count else [sites, runs]
 
 
@@ -93,26 +96,48 @@ def _site(name: str, enrolled: str, node: Node | None) -> SiteStatus:
     return SiteStatus(name=name, state="online" if node.status == "online" else "missing", since=node.since)
 
 
+def losses(folder: Path) -> str:
+    """Which sites a run has finished without, and in which rounds, or after them; empty where it had all of them."""
+    gone: dict[str, list[str]] = {}
+    for record in _records(folder):
+        for site in record.refused if record.sites_merged else ():
+            gone.setdefault(site, []).append(f"round {record.round}")
+        if record.sites_merged and len(record.refused) + record.sites_merged < record.sites_expected:
+            gone.setdefault("sites that were offline", []).append(f"round {record.round}")
+    for site in _lost_afterwards(folder):
+        gone.setdefault(site, []).append("after the rounds")
+    return "; ".join(f"{site} ({', '.join(when)})" for site, when in sorted(gone.items()))
+
+
+def _lost_afterwards(folder: Path) -> list[str]:
+    try:
+        return sorted(json.loads((folder / RESULT).read_text(encoding="utf-8"))["vqa"]["refused"])
+    except (OSError, ValueError, KeyError):
+        return []
+
+
 def _run(run: FlowerRun) -> RunStatus:
-    last = _last_round(Path(run.output_dir)) if run.output_dir else None
+    folder = Path(run.output_dir) if run.output_dir else None
+    records = _records(folder) if folder else []
+    last = records[-1] if records else None
+    whole = run.status != COMPLETED or folder is None or not losses(folder)
     return RunStatus(
         name=run.name,
-        state=run.status,
+        state=run.status if whole else WITH_LOSSES,
         started=run.started,
         rounds=run.rounds,
         round=last.round if last else 0,
         sites=f"{last.sites_merged}/{last.sites_expected}" if last else "",
         lost=name_lost(last.refused, last.reasons) if last else "",
-        details=run.details,
+        details=run.details or ("" if whole or folder is None else losses(folder)),
     )
 
 
-def _last_round(folder: Path) -> RoundRecord | None:
+def _records(folder: Path) -> list[RoundRecord]:
     try:
-        records = read_journal(folder / JOURNAL)
+        return read_journal(folder / JOURNAL)
     except OutputError:
-        return None
-    return records[-1] if records else None
+        return []
 
 
 def _ago(moment: str) -> str:

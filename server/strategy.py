@@ -108,7 +108,7 @@ class Strategy:
         if len(updates) < self._config.federation.min_sites:
             for site in verdict.refused:
                 self._rounds.spool.drop(site)
-            raise VoidRoundError(self._void(order, tally), self._noted(record(update_norm=0.0)), over=False)
+            raise VoidRoundError(self._void(order, tally), self._noted(record(void=True)), over=False)
         mean = merge(updates, [self._weight(update) for update in updates], self._config.merge)
         return self._adopt(mean, order, record)
 
@@ -186,7 +186,7 @@ class Strategy:
             merged = round.play()
         except SecaggError as error:
             round.tally.reports.clear()
-            noted = self._noted(record(update_norm=0.0, secagg=round.facts()))
+            noted = self._noted(record(void=True, secagg=round.facts()))
             raise VoidRoundError(masks.why_void(round, error), noted, over=round.revealed) from None
         mean = unpack_mean(merged.mean, self.schema.flat_sizes)
         return self._adopt(mean, order, partial(record, secagg=round.facts()))
@@ -321,7 +321,8 @@ class Strategy:
         tally: Tally,
         started: float,
         *,
-        update_norm: float,
+        update_norm: float = 0.0,
+        void: bool = False,
         norms: Mapping[str, float] | None = None,
         late: Mapping[str, int] | None = None,
         secagg: Mapping[str, Any] | None = None,
@@ -331,8 +332,8 @@ class Strategy:
             round=order.round,
             attempt=order.attempt,
             sites_expected=self._config.federation.sites,
-            sites_merged=len(tally.reports),
-            merged=sorted(tally.reports),
+            sites_merged=0 if void else len(tally.reports),
+            merged=[] if void else sorted(tally.reports),
             refused=dict(sorted(tally.refused.items())),
             reasons=dict(sorted(tally.reasons.items())),
             examples=tally.examples,
@@ -352,9 +353,10 @@ class Strategy:
 
     def _void(self, order: Order, tally: Tally) -> str:
         return (
-            f"round {order.round}, attempt {order.attempt} is void: {len(tally.reports)} updates could be merged, but federation.min_sites is "
-            f"{self._config.federation.min_sites}; lost: {name_lost(tally.refused, tally.reasons) or 'none'}; each "
-            "site's own log says more. The weights are those of the round before"
+            f"round {order.round}, attempt {order.attempt} is void: {len(tally.reports)} updates could be merged, but "
+            f"federation.min_sites is {self._config.federation.min_sites}; lost: "
+            f"{name_lost(tally.refused, tally.reasons) or 'none'}; each site's own log says more. The weights are "
+            "those of the round before"
         )
 
 

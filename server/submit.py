@@ -13,9 +13,9 @@ from configs.loader import ConfigurationError, dump, load
 from protocol.bundle import installed_bundle
 from server.config import RunConfig
 from server.control import Control, FlowerRun
-from server.errors import ControlError
+from server.errors import ControlError, OutputError
 from server.home import Home
-from server.output import REPORT, own_folder
+from server.output import CONFIG, REPORT, RESULT, own_folder, read_config
 from server.roster import SiteRegister
 
 OUTPUT = "output.log"
@@ -24,6 +24,9 @@ _OURS = re.compile(r"(round +\d+ \||sites \d+/\d+ )")
 """Lines of `RoundRecord`, and of `wait_for_nodes`."""
 _FLOWERS_WORDS = "ServerApp failed with exception: "
 _SITES = "federation.sites"
+DIES_S = 150.0
+"""So long the SuperLink may take to notice that a run's program has died."""
+_LOOK_S = 0.5
 
 
 def prepare(home: Home, overrides: Sequence[str], name: str = "") -> RunConfig:
@@ -54,9 +57,45 @@ def prepare(home: Home, overrides: Sequence[str], name: str = "") -> RunConfig:
     return replace(config, run_id=run_id, output_dir=str(own_folder(folder.resolve())))
 
 
-def submit(link: Control, config: RunConfig) -> int:
-    """Flower's id of the run, which has begun."""
-    return link.submit(installed_bundle(), {"run-json": json.dumps(dump(config), sort_keys=True)})
+def unfinished(home: Home, overrides: Sequence[str]) -> RunConfig:
+    """The run to go on with: the one that `run_id=NAME` names, else the newest that did not finish.
+
+    Raises:
+        ConfigurationError: another setting is given; a run goes on with those that it began with.
+        OutputError: there is no such run, or it has finished.
+    """
+    given = dict(override.partition("=")[::2] for override in overrides)
+    if others := sorted(given.keys() - {"run_id"}):
+        raise ConfigurationError(
+            f"{', '.join(others)} cannot change: a run goes on with the settings that it began with; give run_id=NAME "
+            "at most"
+        )
+    broken = [path.parent for path in home.runs.glob(f"*/{CONFIG}") if not (path.parent / RESULT).exists()]
+    newest = max(broken, key=lambda folder: (folder / CONFIG).stat().st_mtime, default=None)
+    folder = home.runs / given["run_id"] if "run_id" in given else newest
+    if folder is None:
+        raise OutputError(f"every run in {home.runs} has finished, so there is none to go on with")
+    return read_config(own_folder(folder, resume=True))
+
+
+def wait_until_ended(link: Control, config: RunConfig, say: Callable[[str], None]) -> None:
+    """Return once the SuperLink has no run of this name at work; it notices after a moment that one has died.
+
+    Raises:
+        ControlError: it is still at work.
+    """
+    for look in range(round(DIES_S / _LOOK_S)):
+        if all(run.status.startswith("finished") for run in link.runs() if run.name == config.run_id):
+            return
+        if look == 0:
+            say(f"{config.run_id} is at work for the SuperLink; waiting at most {DIES_S:.0f} s for it to end")
+        time.sleep(_LOOK_S)
+    raise ControlError(f"{config.run_id} is still at work; look at it with mumc-server status, or end it first")
+
+
+def submit(link: Control, config: RunConfig, *, resume: bool = False) -> int:
+    """Flower's id of the run, which has begun, or goes on."""
+    return link.submit(installed_bundle(), {"run-json": json.dumps(dump(config), sort_keys=True)}, resume=resume)
 
 
 def follow(link: Control, flower_id: int, config: RunConfig, show: Callable[[str], None]) -> FlowerRun:
@@ -70,11 +109,11 @@ def follow(link: Control, flower_id: int, config: RunConfig, show: Callable[[str
             for line in filter(_OURS.match, lines):
                 show(line)
     # The log may end a moment before the run is marked as ended.
-    for _ in range(60):
+    for _ in range(round(30 / _LOOK_S)):
         found = next((run for run in link.runs() if run.flower_id == flower_id), None)
         if found is not None and found.status.startswith("finished"):
             return found
-        time.sleep(0.5)
+        time.sleep(_LOOK_S)
     raise ControlError(f"the run's output has ended, and its state is {found.status if found else 'unknown'}")
 
 

@@ -59,7 +59,7 @@ class Federation:
         """One order to a site, its reply taken by the server."""
         post = self.post()
         reply = self.ask(self.sealed(post, order, site), site, message_type=order.action)
-        post.check(NODES[site], reply)
+        post.check(NODES[site], reply, order)
         return reply
 
     def limit(self, site="north", **limits):

@@ -28,7 +28,7 @@ from tests.federation import take_in
 def test_an_order_of_the_server_is_followed_and_the_reply_is_taken(federation):
     post = federation.post()
     reply = federation.ask(federation.sealed(post, federation.run.pretrain()))
-    post.check(NODES["north"], reply)
+    post.check(NODES["north"], reply, federation.run.pretrain())
     report, arrays = reply_from_record(reply)
     assert isinstance(report, Report)
     assert arrays.keys() == federation.run.base.keys()
@@ -54,7 +54,7 @@ def test_the_form_of_what_leaves_is_written_once(federation):
     post, root = federation.post(), federation.sites["north"]
     for round in (1, 2):
         reply = federation.ask(federation.sealed(post, federation.run.pretrain(round)))
-        post.check(NODES["north"], reply)
+        post.check(NODES["north"], reply, federation.run.pretrain(round))
     kinds = [line["kind"] for line in site_log_file(root).entries()]
     assert kinds == ["order", "schema", "reply", "order", "reply"]
 
@@ -62,7 +62,7 @@ def test_the_form_of_what_leaves_is_written_once(federation):
 def test_the_server_s_log_names_what_it_took_and_from_whom(federation):
     post = federation.post()
     reply = federation.ask(federation.sealed(post, federation.run.pretrain()))
-    post.check(NODES["north"], reply)
+    post.check(NODES["north"], reply, federation.run.pretrain())
     asked, came = server_log(federation.home).entries()
     assert (asked["kind"], came["kind"], came["what"], came["reason"]) == ("order", "reply", "accepted", "")
     receipt = site_log_file(federation.sites["north"]).entries()[-1]
@@ -125,7 +125,7 @@ def test_the_server_takes_no_reply_but_the_site_s_own_to_this_very_order(federat
         key = SiteKeys(federation.sites["south"]).signing()
         reply = to_record(report, arrays, seal(found.statement, key))
     with pytest.raises(EnvelopeError):
-        post.check(node, reply)
+        post.check(node, reply, order)
 
 
 @pytest.mark.parametrize("how", ["nothing", "its order", "an array without its bytes"])
@@ -136,7 +136,7 @@ def test_what_is_no_reply_is_a_line_of_the_server_s_log_too(federation, how):
     if how == "an array without its bytes":
         record["arrays"]["float32"].data = record["arrays"]["float32"].data[4:]
     with pytest.raises(ProtocolError) as raised:
-        post.check(NODES["north"], record)
+        post.check(NODES["north"], record, federation.run.pretrain())
     line = server_log(federation.home).entries()[-1]
     assert (line["kind"], line["what"], line["code"]) == ("reply", "refused", raised.value.code)
 
@@ -160,7 +160,8 @@ def test_a_whole_run_is_sealed_and_a_revoked_site_is_not_asked(federation, tmp_p
 
 def test_a_site_whose_log_was_taken_back_follows_no_order_and_says_so(federation):
     post, root = federation.post(), federation.sites["north"]
-    post.check(NODES["north"], federation.ask(federation.sealed(post, federation.run.pretrain(1))))
+    order = federation.run.pretrain(1)
+    post.check(NODES["north"], federation.ask(federation.sealed(post, order)), order)
     (root / "state" / "log.jsonl").unlink()
     reply = federation.ask(federation.sealed(federation.post(), federation.run.pretrain(2)))
     assert reply_from_record(reply)[0].code == "bad_chain"
@@ -179,13 +180,14 @@ def test_a_server_whose_log_was_taken_back_is_followed_no_more(federation):
 def test_new_keys_go_on_with_the_log_and_the_server_takes_it(federation):
     root = federation.sites["north"]
     post = federation.post()
-    post.check(NODES["north"], federation.ask(federation.sealed(post, federation.run.pretrain(1))))
+    order = federation.run.pretrain(1)
+    post.check(NODES["north"], federation.ask(federation.sealed(post, order)), order)
     _, enrolment = rotate(root, 0)
     publish(federation.home, admit(federation.home, enrolment))
     take_in(federation.home, root)
     post = federation.post()
     reply = federation.ask(federation.sealed(post, federation.run.pretrain(2)))
-    post.check(NODES["north"], reply)
+    post.check(NODES["north"], reply, federation.run.pretrain(2))
     kinds = [line["kind"] for line in site_log_file(root).verify(SiteKeys(root).public[1])]
     assert kinds == ["order", "schema", "reply", "key", "order", "reply"]
 
@@ -216,19 +218,19 @@ def test_the_log_of_another_federation_s_server_is_not_held_against_this_one(fed
 def test_the_server_finds_a_site_whose_log_has_grown_shorter(federation):
     post = federation.post()
     reply = federation.ask(federation.sealed(post, federation.run.pretrain(1)))
-    post.check(NODES["north"], reply)
-    asked = post._asked[NODES["north"]]
-    post._asked[NODES["north"]] = dataclasses.replace(asked, seen=dataclasses.replace(asked.seen, count=99))
+    post.check(NODES["north"], reply, federation.run.pretrain(1))
+    ((key, asked),) = post._asked.items()
+    post._asked[key] = dataclasses.replace(asked, seen=dataclasses.replace(asked.seen, count=99))
     with pytest.raises(ChainError, match="the log of north has 3 lines and had 99"):
-        post.check(NODES["north"], reply)
+        post.check(NODES["north"], reply, federation.run.pretrain(1))
 
 
 def test_replies_of_two_runs_at_one_time_may_come_in_any_order(federation):
     one, two = federation.post(), federation.post()
     first = federation.ask(federation.sealed(one, federation.run.pretrain(1)))
     second = federation.ask(federation.sealed(two, federation.run.rehearse()), message_type="train.rehearse")
-    two.check(NODES["north"], second)
-    one.check(NODES["north"], first)
+    two.check(NODES["north"], second, federation.run.rehearse())
+    one.check(NODES["north"], first, federation.run.pretrain(1))
     told = seal_from_record(second).statement
     assert read_heads(federation.home)["north"].log == told.head
     assert check_server_log(federation.home).whole
@@ -239,7 +241,7 @@ def test_a_refusal_by_the_site_s_limits_is_signed_and_names_them(federation):
     federation.limit(max_steps=1)
     post = federation.post()
     reply = federation.ask(federation.sealed(post, federation.run.pretrain()))
-    post.check(NODES["north"], reply)
+    post.check(NODES["north"], reply, federation.run.pretrain())
     assert seal_from_record(reply) is not None
     assert reply_from_record(reply)[0] == Refusal(
         code="policy_steps", text="the order's steps is 2, and this site allows at most 1 (policy.runs.max_steps)"

@@ -14,6 +14,7 @@ class Link:
     away: bool = False
     known: list = field(default_factory=list)
     submitted: list = field(default_factory=list)
+    resumed: list = field(default_factory=list)
     ended: list = field(default_factory=list)
     stopped: list = field(default_factory=list)
     asked: int = 0
@@ -39,8 +40,9 @@ class Link:
             for node in self.known
         ]
 
-    def submit(self, bundle, config):
+    def submit(self, bundle, config, *, resume=False):
         run = json.loads(config["run-json"])
+        self.resumed += [run["run_id"]] * resume
         self.submitted.append(run)
         return len(self.submitted)
 

@@ -1,7 +1,7 @@
-"""Updates in a spool, from plain arrays."""
+"""Updates from plain arrays: in a spool on the disk, or, where a test needs many, in memory."""
 
 from protocol.messages import Report
-from server.spool import Spool
+from server.spool import Spool, Update, block_peaks
 
 
 def report(site, examples=1):
@@ -10,10 +10,29 @@ def report(site, examples=1):
 
 def spooled(folder, rows, names=None):
     """The updates of these rows (an array, or packed arrays by type), in their order, mapped from the disk."""
-    packed = [row if isinstance(row, dict) else {row.dtype.name: row} for row in rows]
-    spool = Spool(folder)
-    names = names or [f"site-{place:03}" for place in range(len(packed))]
-    for name, arrays in zip(names, packed, strict=True):
-        spool.put(report(name), arrays)
+    spool, names = Spool(folder), names or _names(rows)
+    for name, row in zip(names, rows, strict=True):
+        spool.put(report(name), _packed(row))
     found = {update.site: update for update in spool.updates(names)}
     return [found[name] for name in names]
+
+
+def in_memory(rows, names=None):
+    """The same updates without a file."""
+    return [
+        Update(
+            report=report(name),
+            late=0,
+            arrays=_packed(row),
+            peaks={dtype: block_peaks(flat) for dtype, flat in _packed(row).items()},
+        )
+        for name, row in zip(names or _names(rows), rows, strict=True)
+    ]
+
+
+def _names(rows):
+    return [f"site-{place:03}" for place in range(len(rows))]
+
+
+def _packed(row):
+    return row if isinstance(row, dict) else {row.dtype.name: row}

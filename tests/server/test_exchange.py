@@ -33,7 +33,7 @@ def silent(order, base):
 
 
 def asked(grid, nodes, timeout_s=5.0):
-    return exchange(grid, nodes, lambda node: to_record(ORDER), action="train.pretrain", group="1", timeout_s=timeout_s)
+    return exchange(grid, nodes, lambda node: to_record(ORDER), ORDER, timeout_s=timeout_s)
 
 
 class LateGrid(FakeGrid):

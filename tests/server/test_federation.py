@@ -6,48 +6,21 @@ import numpy as np
 import pytest
 from flwr.app import Error, RecordDict
 
-from mumc_model.config import InitConfig, ModelConfig, Recipe, TextConfig, VisionConfig
+from mumc_model.config import InitConfig
 from mumc_model.errors import CheckpointError, ConfigError
 from protocol.messages import Refusal
 from protocol.records import to_record
 from server import federation
-from server.checkpoint import load_arrays
-from server.config import FederationConfig, RunConfig, SecaggConfig, StrategyConfig
+from server.checkpoint import load_arrays, saved_round
+from server.config import ScreenConfig, SecaggConfig, StrategyConfig
 from server.errors import FederationError, OutputError
 from server.home import SecaggFile
 from server.journal import read_journal
 from server.orders import fit_vocabulary, round_seed
+from tests.server.conftest import RECIPE, TOKENS
 from tests.server.fake_grid import FakeGrid, difference, report, site
 
-RECIPE = Recipe(
-    model=ModelConfig(
-        vision=VisionConfig(image_size=8, patch_size=4, width=8, depth=1, heads=2),
-        text=TextConfig(width=8, text_layers=1, fusion_layers=1, heads=2, max_positions=16),
-        projection=4,
-    )
-)
-TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "kidney"]
 NORTH, SOUTH, EAST = site("north", 1.0, 10, 2.0), site("south", 2.0, 30, 4.0), site("east", 3.0, 20, 1.0)
-
-
-@pytest.fixture
-def configured(tmp_path):
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("\n".join(TOKENS) + "\n")
-
-    def configure(folder="run", strategy=None, **changes) -> RunConfig:
-        rest = {name: changes.pop(name) for name in ("initial_weights", "init", "run_id", "recipe") if name in changes}
-        fields = {"rounds": 1, "local_steps": 5, "sites": 3, "min_sites": 2, "wait_s": 0.05, "round_timeout_s": 5.0}
-        return RunConfig(
-            **{"recipe": RECIPE, **rest},
-            federation=FederationConfig(**{**fields, "final": "none", **changes}),
-            vocabulary=str(vocabulary),
-            strategy=strategy or StrategyConfig(),
-            output_dir=str(tmp_path / folder),
-            seed=3,
-        )
-
-    return configure
 
 
 def flat(weights):
@@ -85,7 +58,7 @@ class Enrolled:
     def seal(self, order, node, payload):
         return None
 
-    def check(self, node, content):
+    def check(self, node, content, order):
         return None
 
 
@@ -144,7 +117,7 @@ def test_the_same_seed_and_answers_give_the_same_weights_in_any_order_of_arrival
 
 
 def test_no_more_than_one_reply_is_held_while_the_next_is_pulled(configured):
-    grid = FakeGrid({node: site(f"s{node}", 1.0) for node in range(11, 19)})
+    grid = FakeGrid({node: site(f"s{node}", node / 10) for node in range(11, 19)})
     federation.run(grid, configured(sites=8))
     assert grid.most_replies_alive == 1
 
@@ -268,24 +241,28 @@ def test_a_round_that_loses_too_many_sites_is_void_and_its_error_names_them(conf
     config = configured()
     ill = {10: FAULTS["a NaN"][0], 11: FAULTS["a refusal"][0], 12: FAULTS["nothing"][0]}
     with pytest.raises(
-        FederationError, match=r"round 1 is void: 0 updates could be merged, but federation\.min_sites is 2"
+        FederationError, match=r"round 1, attempt 3 is void: 0 updates could be merged, but federation\.min_sites is 2"
     ) as raised:
         federation.run(FakeGrid(ill), config)
     for lost in ("west (not_finite: 1 ", '000000000000000b (data: "no captions")', "000000000000000c (bad_message: "):
         assert lost in str(raised.value)
-    (record,) = read_journal(Path(config.output_dir) / "journal.jsonl")
-    assert (record.sites_merged, record.update_norm, len(record.refused)) == (0, 0.0, 3)
-    assert not (Path(config.output_dir) / "weights.safetensors").exists()
+    records = read_journal(Path(config.output_dir) / "journal.jsonl")
+    assert [(r.attempt, r.sites_merged, r.update_norm, len(r.refused)) for r in records] == [
+        (1, 0, 0.0, 3),
+        (2, 0, 0.0, 3),
+        (3, 0, 0.0, 3),
+    ]
+    assert saved_round(Path(config.output_dir))[1] == 0
 
 
 def test_a_void_round_leaves_the_weights_of_the_round_before(configured):
-    def only_once(name):
-        return lambda order, base: site(name, 1.0)(order, base) if order.round == 1 else RecordDict()
+    def only_once(name, shift):
+        return lambda order, base: site(name, shift)(order, base) if order.round == 1 else RecordDict()
 
-    honest = federation.run(FakeGrid({11: site("a", 1.0), 12: site("b", 1.0)}), configured("honest", sites=2))
+    honest = federation.run(FakeGrid({11: site("a", 1.0), 12: site("b", 2.0)}), configured("honest", sites=2))
     config = configured(sites=2, rounds=2)
-    with pytest.raises(FederationError, match="round 2 is void"):
-        federation.run(FakeGrid({11: only_once("a"), 12: only_once("b")}), config)
+    with pytest.raises(FederationError, match="round 2, attempt 3 is void"):
+        federation.run(FakeGrid({11: only_once("a", 1.0), 12: only_once("b", 2.0)}), config)
     kept = load_arrays(Path(config.output_dir) / "weights.safetensors")
     assert flat(kept).tobytes() == flat(load_arrays(honest.weights)).tobytes()
 
@@ -293,10 +270,10 @@ def test_a_void_round_leaves_the_weights_of_the_round_before(configured):
 def test_an_optimiser_step_that_overflows_changes_nothing(configured):
     huge = faulty(with_value(1e30))
     grid = FakeGrid({10: huge, 11: NORTH, 12: SOUTH})
-    config = configured(strategy=StrategyConfig(optimizer="adam"))
+    config = configured(strategy=StrategyConfig(optimizer="adam"), screen=ScreenConfig(norm_factor=0))
     with pytest.raises(FederationError, match="adam step is not finite"):
         federation.run(grid, config)
-    assert not (Path(config.output_dir) / "weights.safetensors").exists()
+    assert saved_round(Path(config.output_dir))[1] == 0
 
 
 def test_too_few_sites_online_is_an_error_with_the_numbers(configured):
@@ -318,7 +295,7 @@ def test_fine_tuning_gathers_the_metrics_of_each_site(configured):
     assert result.vqa == {"north": {"overall.accuracy": 0.1}, "south": {"overall.accuracy": 0.2}}
     assert result.refused == {"east": "data"}
     written = json.loads(result.result.read_text())
-    assert (written["schema_version"], written["run_id"], written["rounds"]) == (3, result.run_id, 1)
+    assert (written["schema_version"], written["run_id"], written["rounds"]) == (4, result.run_id, 1)
     assert written["vqa"]["sites"]["south"] == {"examples": 30, "metrics": {"overall.accuracy": 0.2}}
     assert (written["vqa"]["refused"], written["vqa"]["reasons"]) == ({"east": "data"}, {})
     assert {c["metric"] for c in written["cells"]} == {"loss.total", "overall.accuracy"}

@@ -1,106 +1,168 @@
+"""The weighted mean of updates on the disk: against exact fractions, numpy and Flower."""
+
 import itertools
 import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.schema import WeightSchema
-from server.merge import StreamingMean, norm, slices
+from server.merge import combination, error_bound, norm, slices, weighted_mean
+from server.spool import BLOCK
+from tests.server.spooled import in_memory, spooled
 
-UNTIMED = settings(deadline=None, max_examples=50)
-
-FLOATS = st.floats(-1e6, 1e6, width=32)
+UNTIMED = settings(deadline=None, max_examples=60)
+KINDS = st.sampled_from(["float16", "float32", "float64"])
 
 
 @st.composite
-def updates(draw, least=1):
-    count, width = draw(st.integers(least, 6)), draw(st.integers(0, 5))
-    rows = draw(st.lists(st.lists(FLOATS, min_size=width, max_size=width), min_size=count, max_size=count))
-    weights = draw(st.lists(st.integers(1, 10**6), min_size=count, max_size=count))
-    return np.array(rows, "float32").reshape(count, width), weights
+def cases(draw, least=1, most=6):
+    """Rows of one type, from the smallest numbers it has to the largest, and weights."""
+    kind, count, width = draw(KINDS), draw(st.integers(least, most)), draw(st.integers(0, 5))
+    values = st.floats(width=np.dtype(kind).itemsize * 8, allow_nan=False, allow_infinity=False)
+    near = st.floats(-1, 1, width=np.dtype(kind).itemsize * 8)
+    rows = draw(st.lists(st.lists(values | near, min_size=width, max_size=width), min_size=count, max_size=count))
+    weights = draw(st.lists(st.integers(1, 10**6) | st.floats(2**-10, 2**10, width=32), min_size=count, max_size=count))
+    return np.array(rows, kind).reshape(count, width), weights
 
 
 def merged(rows, weights):
-    merge = StreamingMean(WeightSchema.of({"w": rows[0]}))
-    for row, weight in zip(rows, weights, strict=True):
-        merge.add({str(row.dtype): row}, int(weight))
-    return merge.mean()[str(rows[0].dtype)]
+    updates = in_memory(rows)
+    return weighted_mean(updates, weights)[rows.dtype.name]
+
+
+def exact(rows, weights):
+    shares = [Fraction(weight) / sum(map(Fraction, weights)) for weight in weights]
+    return [sum(share * Fraction(float(x)) for share, x in zip(shares, column, strict=True)) for column in rows.T]
+
+
+def bound(rows, weights):
+    shares = [weight / math.fsum(weights) for weight in weights]
+    return Fraction(float(error_bound(in_memory(rows), shares, rows.dtype.name)[0]))
 
 
 @UNTIMED
-@given(updates())
-def test_the_streaming_mean_equals_numpys_weighted_average(case):
+@given(cases(least=2))
+def test_the_mean_is_the_exact_one_within_the_bound_that_is_stated(case):
     rows, weights = case
+    found = merged(rows, weights)
+    assert found.dtype == (np.float64 if rows.dtype == np.float64 else np.float32)
+    for value, true in zip(found, exact(rows, weights), strict=True):
+        assert abs(Fraction(float(value)) - true) <= bound(rows, weights)
+
+
+@UNTIMED
+@given(st.integers(2, 300), st.integers(0, 2**32 - 1))
+def test_of_any_number_of_sites_the_bound_is_half_a_unit_each(count, seed):
+    rng = np.random.default_rng(seed)
+    rows, weights = rng.normal(size=(count, 3)).astype("float32"), [1] * count
+    peak = np.abs(rows).max()
+    assert bound(rows, weights) <= 2**-22 * max(1, count / 256) * 1.01 * peak
+    for value, true in zip(merged(rows, weights), exact(rows, weights), strict=True):
+        assert abs(Fraction(float(value)) - true) <= bound(rows, weights)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("size", [0, 1, BLOCK, 40 * BLOCK + 17])
+def test_updates_of_any_length_are_merged_whole_as_numpy_does(tmp_path, kind, size):
+    rng = np.random.default_rng(size)
+    rows, weights = rng.normal(size=(3, size)).astype(kind), [3, 1, 2.5]
+    found = weighted_mean(spooled(tmp_path, list(rows)), weights)[kind]
     expected = np.average(rows.astype("float64"), axis=0, weights=weights)
-    np.testing.assert_allclose(merged(rows, weights), expected, rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-15 if kind == "float64" else 2**-22 * 5)
 
 
-@UNTIMED
-@given(updates())
-def test_the_streaming_mean_is_the_exact_mean_rounded_once_or_twice(case):
-    rows, weights = case
-    exact = [
-        sum(Fraction(float(x)) * w for x, w in zip(column, weights, strict=True)) / sum(weights) for column in rows.T
+def test_every_block_has_a_grid_of_its_own(tmp_path):
+    scales = np.repeat(np.array([1e-20, 1e20, 0.0, 1.0]), BLOCK)[: 3 * BLOCK + 9]
+    rows = [(np.random.default_rng(i).normal(size=scales.size) * scales).astype("float32") for i in range(3)]
+    found = weighted_mean(spooled(tmp_path, rows), [1, 2, 3])["float32"]
+    off = np.abs(found - np.average(np.array(rows, "float64"), axis=0, weights=[1, 2, 3]))
+    assert (off <= 2**-22 * 5 * scales).all()
+
+
+def test_flower_merges_the_same_values_to_the_same_mean(tmp_path):
+    rng = np.random.default_rng(0)
+    rows, weights = [rng.normal(size=100_000).astype("float32") for _ in range(5)], [10, 1, 7, 30, 2]
+    records = [
+        RecordDict({"arrays": ArrayRecord({"w": Array(row)}), "metrics": MetricRecord({"num-examples": weight})})
+        for row, weight in zip(rows, weights, strict=True)
     ]
-    np.testing.assert_allclose(merged(rows, weights), [float(x) for x in exact], rtol=4e-16, atol=1e-300)
+    theirs = aggregate_arrayrecords(records, "num-examples")["w"].numpy()
+    np.testing.assert_allclose(weighted_mean(spooled(tmp_path, rows), weights)["float32"], theirs, rtol=0, atol=2e-6)
 
 
 @UNTIMED
-@given(updates(least=2), st.randoms(use_true_random=False))
-def test_the_order_of_arrival_changes_nothing(case, random):
+@given(cases(least=2), st.randoms(use_true_random=False))
+def test_the_order_of_the_sites_changes_no_bit(case, random):
     rows, weights = case
     order = list(range(len(rows)))
     random.shuffle(order)
-    first, second = merged(rows, weights), merged(rows[order], [weights[i] for i in order])
-    np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-12)
-    assert np.array_equal(first.astype("float32"), second.astype("float32"))
+    assert merged(rows, weights).tobytes() == merged(rows[order], [weights[i] for i in order]).tobytes()
 
 
-def test_where_plain_summing_forgets_the_small_site_the_merge_does_not():
-    rows = np.array([[1e8], [1.0], [-1e8]], "float32")
-    weights = [10**9, 1, 10**9]
-    assert merged(rows, weights)[0] * sum(weights) == pytest.approx(1.0, rel=1e-12)
-    naive = rows[:, 0].astype("float64") * weights
-    assert naive[0] + naive[1] + naive[2] != 1.0
-
-
-@UNTIMED
-@given(updates())
-def test_the_mean_lies_between_the_smallest_and_the_largest_update(case):
-    rows, weights = case
-    mean = merged(rows, weights)
-    assert np.all(mean >= np.nextafter(rows.min(axis=0).astype("float64"), -np.inf, dtype="float64"))
-    assert np.all(mean <= np.nextafter(rows.max(axis=0).astype("float64"), np.inf, dtype="float64"))
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_number_of_threads_changes_no_bit(tmp_path, monkeypatch, threads):
+    rows = [np.random.default_rng(i).normal(size=50 * BLOCK + 1).astype("float32") for i in range(3)]
+    updates = spooled(tmp_path, rows)
+    expected = weighted_mean(updates, [1, 2, 3])["float32"]
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(threads)))
+    monkeypatch.setattr("server.sweep._VALUES", 1 << 18)
+    assert weighted_mean(updates, [1, 2, 3])["float32"].tobytes() == expected.tobytes()
 
 
 @UNTIMED
-@given(updates(least=2))
-def test_no_site_moves_the_mean_by_more_than_its_share_of_the_examples(case):
+@given(cases())
+def test_the_mean_of_equal_updates_is_the_update(case):
     rows, weights = case
-    without, share = merged(rows[1:], weights[1:]), weights[0] / sum(weights)
-    moved = np.abs(merged(rows, weights) - without)
-    np.testing.assert_array_less(moved, share * np.abs(rows[0] - without) * (1 + 1e-9) + 1e-9)
+    equal = np.repeat(rows[:1], len(rows), axis=0)
+    off = np.abs(merged(equal, weights).astype("longdouble") - rows[0].astype("longdouble"))
+    assert (off <= (float(bound(equal, weights)) if len(rows) > 1 else 0)).all()
 
 
-def test_an_update_longer_than_a_slice_is_merged_whole():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(3, 150_001)).astype("float32")
-    expected = np.average(rows.astype("float64"), axis=0, weights=[3, 1, 2])
-    np.testing.assert_allclose(merged(rows, [3, 1, 2]), expected, rtol=1e-12, atol=1e-15)
+@UNTIMED
+@given(cases(least=2))
+def test_no_site_moves_the_mean_by_more_than_its_share(case):
+    rows, weights = case
+    share = Fraction(weights[0]) / sum(map(Fraction, weights))
+    slack = bound(rows, weights) + bound(rows[1:], weights[1:])
+    for value, without, own in zip(merged(rows, weights), merged(rows[1:], weights[1:]), rows[0], strict=True):
+        value, without, own = Fraction(float(value)), Fraction(float(without)), Fraction(float(own))
+        assert abs(value - without) <= share * abs(own - without) + slack
 
 
-def test_half_precision_updates_are_summed_in_double():
-    rows = np.full((3, 2), 60_000, "float16")
-    np.testing.assert_array_equal(merged(rows, [1, 1, 1]), [60_000, 60_000])
+def test_the_largest_numbers_there_are_have_a_finite_mean():
+    for kind in ("float32", "float64"):
+        largest = np.finfo(kind).max
+        found = merged(np.full((3, 2), largest, kind), [1, 1, 1])
+        assert np.isfinite(found).all()
+        np.testing.assert_allclose(found / largest, 1, rtol=1e-6)
 
 
-def test_adding_leaves_the_sites_update_as_it_was():
-    rows = np.ones((2, 3), "float32")
-    rows.flags.writeable = False
-    merged(rows, [1, 2])
+def test_nothing_is_nothing_however_many_say_so():
+    assert merged(np.zeros((300, 7), "float32"), [1] * 300).tobytes() == bytes(28)
+
+
+def test_shares_that_come_to_less_than_one_shorten_the_mean():
+    rows = np.array([[1.0], [3.0]])
+    np.testing.assert_allclose(combination(in_memory(rows), [0.25, 0.25])["float64"], [1.0], rtol=1e-15)
+
+
+@UNTIMED
+@given(cases(least=2, most=8), st.data())
+def test_of_any_mix_of_honest_and_refused_updates_the_honest_ones_are_merged(case, data):
+    rows, weights = case
+    kept = sorted(data.draw(st.sets(st.integers(0, len(rows) - 1), min_size=1)))
+    updates = in_memory(rows)
+    found = weighted_mean([updates[i] for i in kept], [weights[i] for i in kept])[rows.dtype.name]
+    expected = merged(rows[kept], [weights[i] for i in kept])
+    assert found.tobytes() == expected.tobytes()
+    limit = bound(rows[kept], [weights[i] for i in kept])
+    for value, true in zip(found, exact(rows[kept], [weights[i] for i in kept]), strict=True):
+        assert abs(Fraction(float(value)) - true) <= limit
 
 
 def test_the_norm_is_over_all_arrays_together():
