@@ -27,9 +27,9 @@ TABLE = (
     ),
     Row("NaN, Inf", "screened at the server", "refused at the site"),
     Row(
-        "norm screen, outliers, free riders",
-        "single updates are there to look at",
-        "no: nothing to look at. A screen of the merged update still works, and the step must be finite",
+        "norms, free riders, flipped updates (`screen.*`)",
+        "compared at the round's deadline, and refused with a reason",
+        "no: nothing to look at. The step must be finite",
     ),
     Row("robust merging (median, trimmed mean, Krum)", "single updates are there", "no: they need single updates"),
     Row("weighted mean, server optimisers", "yes", "yes"),
