@@ -7,6 +7,7 @@ deadline follows from what lies here, and so comes to the same bits.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,9 @@ class RoundFolder:
         return dict(_json(self._masks)) if self._masks.is_file() else None
 
     def clear(self) -> None:
-        """Forget the round."""
-        self._masks.unlink(missing_ok=True)
-        self._state.unlink(missing_ok=True)
+        """Forget the round; what sites have sent goes first, so that none of it is taken for another attempt's."""
         self.spool.clear()
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, order: Order, phase: str, tally: Tally) -> None:
         state = {
