@@ -1,53 +1,101 @@
-"""The weighted mean of updates that arrive one at a time; it never holds more than the one being added."""
+"""The weighted mean of updates on the disk, in fixed point, so that no order of sites and no thread changes a bit.
+
+In every block of 65,536 values all sites' shares become integers on one grid, as in secure aggregation, and are added
+in words that wrap. Sums of integers are exact in any order.
+"""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from protocol.schema import WeightSchema
+from server.spool import BLOCK, Update
+from server.sweep import sweep
 
 Array = np.ndarray[Any, Any]
-_CHUNK = 1 << 16
 
 
-class StreamingMean:
-    """Sum of weight times update over sum of weights.
+class _Words(NamedTuple):
+    """How values of one precision become integers: adding `magic` rounds to a whole number, in the lowest bits."""
 
-    The products of float32 updates and example counts are exact in float64, and each addition carries its rounding
-    error along (TwoSum), so that the order in which sites answer does not show in float32 weights.
+    real: np.dtype[Any]
+    whole: np.dtype[Any]
+    magic: float
+    """1.5 times a power of two: within a third of it the spacing of the type is 1."""
+    most: float
+    """The largest magnitude of one integer."""
+    most_sum: float
+    """What the magnitudes of all integers that are added may come to."""
+    roundings: float
+    """How often a value is rounded to the type on its way."""
+    factor: float
+    """The largest factor, so that none overflows: what lies below its inverse counts as nothing."""
 
-    Source: Neumaier, "Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen", 1974.
+
+_WORDS = {
+    4: _Words(np.dtype(np.float32), np.dtype(np.int32), 1.5 * 2**23, 2.0**22, 2.0**30, 3.1, 2.0**126),
+    8: _Words(np.dtype(np.float64), np.dtype(np.int64), 1.5 * 2**52, 2.0**51, 2.0**62, 7, 2.0**1000),
+}
+_MARGIN = 1 - 2**-20
+"""The factors are rounded to the type, and the product once more; neither may pass the largest integer."""
+
+
+def weighted_mean(updates: Sequence[Update], weights: Sequence[float]) -> dict[str, Array]:
+    """The weighted mean of at least one update, packed, by type: float32, and float64 for float64 weights.
+
+    One update comes back as it is. Of more, a value is off by at most `error_bound` of its block.
     """
+    total = math.fsum(weights)
+    if len(updates) > 1:
+        return combination(updates, [weight / total for weight in weights])
+    merged = empty(updates)
 
-    def __init__(self, schema: WeightSchema) -> None:
-        self.count = 0
-        self.weight = 0
-        self._sums = {dtype: np.zeros(size) for dtype, size in schema.flat_sizes.items()}
-        self._errors = {dtype: np.zeros(size) for dtype, size in schema.flat_sizes.items()}
+    def copy(dtype: str, part: slice) -> None:
+        merged[dtype][part] = updates[0].arrays[dtype][part]
 
-    def add(self, update: Mapping[str, Array], weight: int) -> None:
-        """Add one site's packed update, which is left as it was."""
-        assert weight > 0, "screening lets only positive weights through"
-        for dtype, total in self._sums.items():
-            error = self._errors[dtype]
-            for part in slices(total.size):
-                _add_exactly(total[part], error[part], update[dtype][part].astype(np.float64) * weight)
-        self.count += 1
-        self.weight += weight
+    sweep(updates, copy)
+    return merged
 
-    def mean(self) -> dict[str, Array]:
-        """The mean so far, packed, in float64.
 
-        Ends the stream: the sums become the mean in place.
-        """
-        assert self.count > 0, "there is no mean of nothing"
-        for dtype, total in self._sums.items():
-            for part in slices(total.size):
-                total[part] = (total[part] + self._errors[dtype][part]) / self.weight
-        self._errors = {}
-        return self._sums
+def combination(updates: Sequence[Update], shares: Sequence[float]) -> dict[str, Array]:
+    """The sum of share times update, packed; the shares are above 0 and come to 1 at most."""
+    assert len(updates) == len(shares) > 0, "every update has one share"
+    assert min(shares) > 0, "an update without a share is left out"
+    grids = {dtype: _grid(updates, shares, dtype) for dtype in updates[0].arrays}
+    merged = empty(updates)
+
+    def add(dtype: str, part: slice) -> None:
+        scratch = _Scratch(_words(dtype))
+        for start in range(part.start, part.stop, BLOCK):
+            block = slice(start, min(start + BLOCK, part.stop))
+            factor = float(grids[dtype][start // BLOCK])
+            rows = [update.arrays[dtype][block] for update in updates]
+            scratch.add(rows, [factor * share for share in shares])
+            scratch.write(1 / factor, merged[dtype][block])
+
+    sweep(updates, add)
+    return merged
+
+
+def empty(updates: Sequence[Update]) -> dict[str, Array]:
+    """Room for what the updates become: float32, and float64 for float64 weights."""
+    return {dtype: np.empty(flat.size, _words(dtype).real) for dtype, flat in updates[0].arrays.items()}
+
+
+def error_bound(updates: Sequence[Update], shares: Sequence[float], dtype: str) -> Array:
+    """How far each block's values of the combination may be from the exact ones, float64, one a block.
+
+    With u the unit of the block's grid, which is 2**-22 of the largest share * peak (2**-51 for float64 weights) as
+    long as there are no more than 256 updates (2048), but never below 2**-126 (2**-1000) of the largest share: rounding
+    to the grid costs u / 2 an update. The rest is the type's own rounding, of each factor, each product and the result.
+    """
+    words, peaks = _words(dtype), _peaks(updates, shares, dtype)
+    kind = np.finfo(words.real)
+    grid = len(updates) / 2 / _grid(updates, shares, dtype)
+    rounding = words.roundings * float(kind.eps) / 2 * peaks.sum(axis=0)
+    bound: Array = np.where(peaks.any(axis=0), grid + rounding + float(kind.smallest_subnormal), 0)
+    return bound
 
 
 def norm(arrays: Mapping[str, Array]) -> float:
@@ -62,12 +110,57 @@ def norm(arrays: Mapping[str, Array]) -> float:
 
 def slices(size: int) -> Iterator[slice]:
     """Consecutive slices that cover `size` numbers, each small enough for the processor's cache."""
-    return (slice(start, min(start + _CHUNK, size)) for start in range(0, size, _CHUNK))
+    return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
 
 
-def _add_exactly(total: Array, error: Array, term: Array) -> None:
-    """TwoSum: `total` becomes the rounded sum, and what rounding lost is added to `error`."""
-    summed = total + term
-    share = summed - total
-    error += (total - (summed - share)) + (term - share)
-    total[:] = summed
+def _words(dtype: str) -> _Words:
+    return _WORDS[max(4, np.dtype(dtype).itemsize)]
+
+
+def _peaks(updates: Sequence[Update], shares: Sequence[float], dtype: str) -> Array:
+    """Share times peak, (updates, blocks)."""
+    return np.array([share * update.peaks[dtype] for update, share in zip(updates, shares, strict=True)])
+
+
+def _grid(updates: Sequence[Update], shares: Sequence[float], dtype: str) -> Array:
+    """The integers a unit of value, a number a block: what all sites' shares are multiplied by."""
+    words, peaks = _words(dtype), _peaks(updates, shares, dtype)
+    most = min(words.most, words.most_sum / len(updates)) * _MARGIN
+    with np.errstate(divide="ignore", over="ignore"):
+        grid: Array = np.minimum(most / peaks.max(axis=0), words.factor / max(shares))
+    return grid
+
+
+class _Scratch:
+    """Memory in which one thread adds up block after block; it stays in the processor's cache.
+
+    Each scaled value brings the bits of `magic` into the sum with it. All of them go out beforehand, at once: the words
+    wrap, and what has wrapped does no harm.
+    """
+
+    def __init__(self, words: _Words) -> None:
+        self._words = words
+        self._magic = words.real.type(words.magic)
+        self._scaled, self._sums, self._reals = (np.empty(BLOCK, kind) for kind in (words.real, words.whole, float))
+
+    def add(self, rows: Sequence[Array], factors: Sequence[float]) -> None:
+        """Hold the sum of factor times row, each product rounded to a whole number."""
+        size = rows[0].size
+        scaled, sums = self._scaled[:size], self._sums[:size]
+        whole = scaled.view(sums.dtype)
+        half = 1 << (8 * sums.itemsize - 1)
+        sums.fill((half - len(rows) * int(self._magic.view(sums.dtype))) % (2 * half) - half)
+        for row, factor in zip(rows, factors, strict=True):
+            np.multiply(row, scaled.dtype.type(factor), out=scaled)
+            np.add(scaled, self._magic, out=scaled)
+            np.add(sums, whole, out=sums)
+
+    def write(self, unit: float, out: Array) -> None:
+        """Write what is held, times a unit; it is rounded to the type of `out` once, from float64."""
+        reals, largest = self._reals[: out.size], float(np.finfo(out.dtype).max)
+        with np.errstate(over="ignore"):
+            np.multiply(self._sums[: out.size], unit, out=reals)
+        # A mean of the largest numbers there are, rounded up, would be infinite.
+        if unit > largest / (2 * self._words.most_sum):
+            np.clip(reals, -largest, largest, out=reals)
+        out[:] = reals
