@@ -100,6 +100,10 @@ def test_json_is_canonical():
         ({"base_digest": "abc"}, MessageError, "order.base_digest"),
         ({"vocabulary": ["a", 1]}, MessageError, "order.vocabulary must be a list of strings"),
         ({"vocabulary": "abc"}, MessageError, "order.vocabulary must be a list of strings"),
+        ({"codec": {}}, MessageError, "order.codec holds a kind and a block"),
+        ({"codec": {"kind": "int4", "block": 256}}, MessageError, "the codec is 'int4'"),
+        ({"codec": "int8"}, MessageError, "order.codec must be an object"),
+        ({"codec": "absent"}, MessageError, "order lacks codec"),
         ({"recipe": [1]}, MessageError, "order.recipe must be an object"),
         ({"version": 1}, VersionError, "version 1, this side speaks 2"),
         ({"version": "absent"}, VersionError, "version None"),
@@ -181,6 +185,10 @@ def test_every_stage_of_secure_aggregation_has_one_action_in_the_stages_order():
         ({"action": "train.finetune", "masking": {"x": 1}}, "an order to train.finetune carries order.masking"),
         ({"action": "evaluate.vqa", "masking": {"x": 1}}, "an order to evaluate.vqa carries order.masking"),
         ({"masking": [1]}, "order.masking must be an object"),
+        (
+            {"action": "query.share", "masking": {"x": 1}, "codec": {"kind": "int8", "block": 256}},
+            "an order under masks names the codec int8",
+        ),
     ],
 )
 def test_masking_travels_in_the_orders_of_its_stages_only(changes, text):

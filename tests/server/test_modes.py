@@ -10,12 +10,13 @@ import pytest
 from configs.compose import compose
 from configs.loader import load
 from mumc_model.errors import ConfigError
+from protocol.compression import Codec
 from protocol.schema import WeightSchema
 from protocol.secagg.errors import SessionError
 from server.config import RunConfig, SecaggConfig
 from server.home import SecaggFile
 from server.modes import TABLE, masked_terms, table
-from server.orders import Orders
+from server.orders import SMALLEST, Orders, run_codec
 
 DOCS = Path(__file__).parents[2] / "docs" / "secagg.md"
 SCHEMA = WeightSchema(names=("a",), shapes=((4,),), dtypes=("float32",))
@@ -55,6 +56,32 @@ def test_the_table_of_the_documentation_is_that_of_the_code():
 )
 def test_auto_masks_where_enough_sites_are_enrolled(sites, colluding, mode, masks):
     assert (masked_terms(config(f"secagg.mode={mode}"), post(sites, colluding)) is not None) == masks
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "int8"])
+def test_a_codec_that_rounds_is_refused_where_rounds_go_under_masks(kind):
+    with pytest.raises(ConfigError, match=f"codec.kind is {kind}.*set it to auto, or secagg.mode to off"):
+        masked_terms(config(f"codec.kind={kind}"), post(3))
+    assert masked_terms(config(f"codec.kind={kind}", "secagg.mode=off"), post(3)) is None
+
+
+@pytest.mark.parametrize("kind", ["auto", "float32"])
+def test_under_masks_updates_are_whole_words(kind):
+    run = config(f"codec.kind={kind}")
+    assert masked_terms(run, post(3)) is not None
+    assert run_codec(run.codec, masked=True) == Codec(kind="float32", block=256)
+
+
+def test_a_run_s_orders_name_its_codec():
+    plain = Orders(config("codec.kind=int8", "codec.block=64"), "run", config().recipe, ("a",))
+    assert plain.pretrain(1, "b" * 64).codec == {"kind": "int8", "block": 64}
+    assert plain.rehearse("b" * 64).codec == {"kind": "int8", "block": 64}
+    assert Orders(config(), "run", config().recipe, ("a",)).pretrain(1, "b" * 64).codec["kind"] == SMALLEST
+
+
+def test_a_codec_with_an_odd_block_is_refused_where_the_run_is_configured():
+    with pytest.raises(ConfigError, match="codec.block is 100"):
+        config("codec.block=100")
 
 
 def test_a_run_of_no_rounds_and_one_without_a_federation_have_nothing_to_mask():

@@ -13,6 +13,8 @@ from client.privacy.train import PrivatePretrainer
 from client.state import RunState
 from mumc_model.checkpoint import load_weights, save_weights
 from mumc_model.sharing import is_shared
+from protocol.codec import pack
+from protocol.compression import Codec, decode
 from protocol.messages import Refusal
 from tests.client.privacy.officer import steps_of
 from tests.client.privacy.private_rounds import BATCH, SIGMA, UNITS, PrivateServer, again, approve, said
@@ -252,3 +254,17 @@ def test_without_charged_heads_others_are_not_taken_up(private, site, monkeypatc
     monkeypatch.setattr(PrivatePretrainer, "load_state_dict", lambda t, state: taken.append(state))
     private.ask(site, private.pretrain(2))
     assert taken == []
+
+
+def test_the_codec_sees_the_noised_update_alone_and_what_it_owes_follows_from_such(private, site, monkeypatch):
+    noised = []
+    monkeypatch.setattr("client.privacy.pretrain.pack", lambda *given: noised.append(pack(*given)) or noised[-1])
+    state, codec = RunState.of(site, "trial"), Codec(kind="int8", block=64)
+    state.keep_residual(1, {"float32": np.ones_like(private.base["float32"])})
+    arrived = 0.0
+    for round in (1, 2):
+        answer = private.ask(site, again(private.pretrain(round), codec=codec.to_dict()))
+        arrived = arrived + flat(decode(answer.arrays, private.schema, codec))
+    owed = flat(state.residual(before_round=3, charged=True))
+    assert np.allclose(arrived + owed, flat(noised[0]) + flat(noised[1]), atol=1e-7)
+    assert steps_of(Ledger.open(site)) == 2 * STEPS
