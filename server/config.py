@@ -31,6 +31,9 @@ class FederationConfig:
     """How long a later round waits for a site that was lost; one whose machine restarts needs about so long."""
     round_timeout_s: float = 7200.0
     """After this long a silent site has lost the round."""
+    at_once: int = 0
+    """So many sites hold an order at a time, and the next is asked when one has answered; 0 asks all. Fewer keep a small
+    server from drowning in updates that arrive together, and make a round longer."""
     attempts: int = 3
     """So many attempts in a row in which too few sites answered end the run; `--resume` goes on from there."""
     late: Literal["refuse", "discount"] = "refuse"
@@ -71,6 +74,7 @@ class FederationConfig:
         for name in ("wait_s", "round_timeout_s"):
             _require(getattr(self, name) > 0, f"federation.{name} is {getattr(self, name)}; choose seconds above 0")
         _require(self.rejoin_s >= 0, f"federation.rejoin_s is {self.rejoin_s}; choose 0 or more seconds")
+        _require(self.at_once >= 0, f"federation.at_once is {self.at_once}; choose 0 or more")
         _require(self.attempts >= 1, f"federation.attempts is {self.attempts}; choose 1 or more")
         _require(self.staleness >= 0, f"federation.staleness is {self.staleness}; choose 0 or more")
 

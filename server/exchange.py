@@ -49,6 +49,8 @@ class Reply:
 
 Late = dict[str, tuple[int, Order]]
 """Node and order of messages whose round is over, by their ids."""
+Waiting = dict[str, tuple[int, float]]
+"""Node and deadline of messages of this round that are not answered yet, by their ids."""
 
 
 def wait_for_nodes(
@@ -100,6 +102,7 @@ def exchange(
     *,
     timeout_s: float,
     late: Late | None = None,
+    at_once: int = 0,
 ) -> Iterator[Reply]:
     """One reply a node, each as soon as it is there, so that the caller need not hold two; then those never given.
 
@@ -108,40 +111,52 @@ def exchange(
         nodes: Whom to ask.
         content: Makes the content of one node's message; arrays may be shared between them.
         order: What they are asked.
-        timeout_s: How long to wait for replies; what is ready then is still taken.
+        timeout_s: How long to wait for each reply; what is ready then is still taken.
         late: Messages of earlier rounds whose replies are taken too, if they come; those of this one that nobody has
             answered in time join them.
+        at_once: So many nodes hold an order at a time, and the next is asked when one has answered; 0 asks all.
     """
+    rest, waiting, pauses = list(nodes), Waiting(), _pauses()
     # A message outlives the deadline a little, so that it is the deadline that decides and not Flower's expiry.
     ttl = (1 if late is None else LIVES) * timeout_s + _GRACE_S
-    messages = [Message(content(node), node, order.action, ttl=ttl, group_id=str(order.round)) for node in nodes]
-    waiting, lost = _push(grid, messages)
-    del messages
-    yield from (Reply(node=node, order=order, fault=NOT_SENT) for node in lost)
-    deadline = time.monotonic() + timeout_s
-    pauses = _pauses()
-    while waiting:
-        over = time.monotonic() >= deadline
-        before = len(waiting)
-        for message_id, node in list(waiting.items()):
+    while rest or waiting:
+        if rest and (room := (at_once or len(nodes)) - len(waiting)) > 0:
+            asked, rest = rest[:room], rest[room:]
+            pushed, lost = _push(grid, [_message(content, node, order, ttl) for node in asked])
+            deadline = time.monotonic() + timeout_s
+            waiting |= {message_id: (node, deadline) for message_id, node in pushed.items()}
+            yield from (Reply(node=node, order=order, fault=NOT_SENT) for node in lost)
+        before, now = len(waiting), time.monotonic()
+        for message_id, (node, _) in list(waiting.items()):
             reply = _pull(grid, message_id, node, order)
             if reply is not None:
                 del waiting[message_id]
                 yield reply
                 del reply
         yield from _pull_late(grid, late)
-        if over:
-            break
+        yield from _give_up(grid, order, waiting, late, now, timeout_s)
         if len(waiting) < before:
             pauses = _pauses()
         elif waiting:
-            time.sleep(min(next(pauses), max(0.0, deadline - time.monotonic())))
-    if waiting:
-        online = set(grid.get_node_ids())
-        for message_id, node in waiting.items():
-            yield Reply(node=node, order=order, fault=NO_ANSWER, words=_silence(node in online, timeout_s))
-            if late is not None:
-                late[message_id] = (node, order)
+            soonest = min(deadline for _, deadline in waiting.values())
+            time.sleep(min(next(pauses), max(0.0, soonest - time.monotonic())))
+
+
+def _message(content: Callable[[int], RecordDict], node: int, order: Order, ttl: float) -> Message:
+    return Message(content(node), node, order.action, ttl=ttl, group_id=str(order.round))
+
+
+def _give_up(
+    grid: Grid, order: Order, waiting: Waiting, late: Late | None, now: float, timeout_s: float
+) -> Iterator[Reply]:
+    """Those who were asked so long before `now` that their time is up; they wait no longer."""
+    over = {message_id: node for message_id, (node, deadline) in waiting.items() if now >= deadline}
+    online = set(grid.get_node_ids()) if over else set()
+    for message_id, node in over.items():
+        del waiting[message_id]
+        yield Reply(node=node, order=order, fault=NO_ANSWER, words=_silence(node in online, timeout_s))
+        if late is not None:
+            late[message_id] = (node, order)
 
 
 def _pull_late(grid: Grid, late: Late | None) -> Iterator[Reply]:

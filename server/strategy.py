@@ -300,7 +300,8 @@ class Strategy:
             tally.bytes_down += payload_bytes(record)
             return record
 
-        for reply in exchange(self._grid, nodes, content, order, timeout_s=timeout_s, late=late):
+        at_once = self._config.federation.at_once
+        for reply in exchange(self._grid, nodes, content, order, timeout_s=timeout_s, late=late, at_once=at_once):
             tally.bytes_up += payload_bytes(reply.content) if reply.content is not None else 0
             yield reply
 

@@ -32,8 +32,8 @@ def silent(order, base):
     return None
 
 
-def asked(grid, nodes, timeout_s=5.0):
-    return exchange(grid, nodes, lambda node: to_record(ORDER), ORDER, timeout_s=timeout_s)
+def asked(grid, nodes, timeout_s=5.0, **settings):
+    return exchange(grid, nodes, lambda node: to_record(ORDER), ORDER, timeout_s=timeout_s, **settings)
 
 
 class LateGrid(FakeGrid):
@@ -103,6 +103,28 @@ def test_a_reply_that_flower_cannot_read_costs_its_site_alone():
 def test_a_failing_network_is_not_put_down_to_a_site():
     with pytest.raises(ConnectionError):
         list(asked(BrokenGrid({1: answers, 2: answers}, ConnectionError()), [1, 2]))
+
+
+def test_no_more_nodes_hold_an_order_at_once_than_was_said():
+    grid = FakeGrid(dict.fromkeys(range(1, 6), answers))
+    sent = []
+    for taken, reply in enumerate(asked(grid, range(1, 6), at_once=2)):
+        assert reply.fault == ""
+        sent.append(len(grid.orders) - taken)
+    assert max(sent) == 2
+    assert [node for node, _ in grid.orders] == [1, 2, 3, 4, 5]
+
+
+def test_a_silent_node_makes_room_for_the_next_when_its_time_is_up():
+    started = time.monotonic()
+    replies = list(asked(FakeGrid({1: silent, 2: silent, 3: answers}), [1, 2, 3], timeout_s=0.1, at_once=1))
+    assert [(reply.node, reply.fault) for reply in replies] == [(1, "no_answer"), (2, "no_answer"), (3, "")]
+    assert 0.2 <= time.monotonic() - started < 1.0
+
+
+def test_a_node_that_could_not_be_asked_makes_room_at_once():
+    grid = FakeGrid(dict.fromkeys((1, 2, 3), answers), refused=[1])
+    assert {reply.node: reply.fault for reply in asked(grid, [1, 2, 3], at_once=1)} == {1: "not_sent", 2: "", 3: ""}
 
 
 def test_a_message_outlives_the_deadline_and_no_more():
