@@ -55,6 +55,7 @@ clientapp = "transport_app:client"
 
 [tool.flwr.app.config]
 plan = ""
+resume = false
 """
 EMPTY = 1000
 WAIT_S = 3600
@@ -113,7 +114,11 @@ def memory(values: int, counts: list[int], say) -> dict[str, object]:
         with server() as link, light_nodes(link, sites):
             (row,) = play(link, sites, [("packed", values, values)])
             database = sum(path.stat().st_size for path in link.home.database.parent.glob(f"{link.home.database.name}*"))
-        peaks = {name: round(peak["beyond"] / model, 2) for name, peak in row["peaks"].items()}
+        peaks = {
+            f"{name}_{kind}": round(size / model, 2)
+            for name, peak in row["peaks"].items()
+            for kind, size in peak.items()
+        }
         cells.append({"sites": sites, "seconds": round(row["seconds"], 1), "database": round(database / model, 2), **peaks})
         say(f"{sites:>3} sites  " + "  ".join(f"{name} {value:6.2f}" for name, value in cells[-1].items() if name != "sites"))
     return {"memory_values": values, "peak_models": cells}

@@ -5,6 +5,7 @@ This file travels as a bundle of its own, named `transport_app.py`; what it impo
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from server.spool import Spool
 
 ARRAYS, ASKED = "arrays", "asked"
 TIMEOUT_S = 3600.0
+LOOK_S = 0.05
 app = ServerApp()
 client = ClientApp()
 
@@ -120,20 +122,36 @@ def shapes(values, layers=12):
 
 
 class Peak:
-    """The most memory that a process has held since this was made, beyond what it held then."""
+    """The most memory that a process has held since this was made, beyond what it held then.
+
+    Resident pages are the system's own account. SQLite maps its file into every connection, and such a page counts once
+    for each although it lies in memory once, and only as long as nobody needs the room: so the process's own pages are
+    watched too, by looking often.
+    """
 
     def __init__(self, pid):
         self._folder = Path("/proc", str(pid))
         # 5 resets the peak so far.
         (self._folder / "clear_refs").write_text("5")
         self._before = self._status()
+        self._own, self._over = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
 
     def read(self):
-        """Bytes: of all resident pages, and of those before."""
-        now = self._status()
-        return {"beyond": now["VmHWM"] - self._before["VmRSS"], "before": self._before["VmRSS"], "most": now["VmHWM"]}
+        """Bytes: of all resident pages, and of the process's own."""
+        self._over.set()
+        self._thread.join()
+        return {
+            "resident": self._status()["VmHWM"] - self._before["VmRSS"],
+            "own": self._own - self._before["RssAnon"],
+        }
+
+    def _watch(self):
+        while not self._over.wait(LOOK_S):
+            self._own = max(self._own, self._status()["RssAnon"])
 
     def _status(self):
         lines = (self._folder / "status").read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines)
-        return {name: int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
+        return {name: int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM", "RssAnon")}
