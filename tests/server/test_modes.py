@@ -80,7 +80,7 @@ def test_a_run_s_orders_name_its_codec():
 
 
 def test_a_codec_with_an_odd_block_is_refused_where_the_run_is_configured():
-    with pytest.raises(ConfigError, match="codec.block is 100"):
+    with pytest.raises(ConfigError, match=r"codec\.block is 100"):
         config("codec.block=100")
 
 
