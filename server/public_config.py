@@ -15,12 +15,15 @@ SUFFIXES = (".safetensors", ".txt", ".json", ".yaml", ".bin", ".pth", ".pt", ".j
 
 
 def public_config(config: Mapping[str, Any]) -> Values:
-    """The configuration without what names a place or a site: files go by their SHA-256, sites by their number."""
-    federation = dict(config["federation"])
-    federation["only"] = len(federation["only"])
+    """The configuration without what names a place or a site: files go by their SHA-256, sites by their number.
+
+    Public weights that `init` names, such as `vit_base_patch16_224` or `owner/name`, stand as they are.
+    """
+    federation = {**config["federation"], "only": len(config["federation"]["only"])}
+    kept = {name: value for name, value in config.items() if name not in ("output_dir", "run_id", "init", "vocabulary")}
+    init = {name: _file(Path(source)) if _is_file(source) else source for name, source in config["init"].items()}
     words = config["vocabulary"] if config["vocabulary"] == "phantom" else _file(Path(config["vocabulary"]))
-    kept = {name: value for name, value in config.items() if name not in ("output_dir", "run_id")}
-    return dict(_clean(kept | {"federation": federation, "vocabulary": words}))
+    return {**_clean(kept | {"federation": federation}), "init": init, "vocabulary": words}
 
 
 def sha256_of(path: Path) -> str:
@@ -53,13 +56,11 @@ def _clean(value: Any) -> Any:
         return {name: _clean(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(inner) for inner in value]
-    return _file(Path(value)) if isinstance(value, str) and _is_place(value) else value
+    return _file(Path(value)) if isinstance(value, str) and (_is_file(value) or "/" in value) else value
 
 
-def _is_place(text: str) -> bool:
-    """Whether a text names a file rather than public weights, such as `vit_base_patch16_224` or `owner/name`."""
-    if text.startswith("a file, sha256 "):
-        return False
+def _is_file(text: str) -> bool:
+    """Whether a text names a file rather than public weights."""
     looks = text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text
     return looks or Path(text).suffix in SUFFIXES or ("/" in text and Path(text).exists())
 
