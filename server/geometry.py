@@ -1,5 +1,6 @@
 """How updates lie to one another: all their inner products, in one pass over the disk."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -28,6 +29,15 @@ def inner_products(updates: Sequence[Update], others: Sequence[Mapping[str, Arra
     return total
 
 
+def norms(updates: Sequence[Update]) -> list[float]:
+    """The L2 norm of each update over all types, in their order; infinite where the square of a value overflows.
+
+    It hangs on the update alone: the others, and their order, change no bit of it.
+    """
+    squares = sweep(updates, partial(_squares, updates))
+    return [math.sqrt(math.fsum(column)) for column in zip(*squares, strict=True)] or [0.0] * len(updates)
+
+
 def squared_distances(gram: Array) -> Array:
     """The squared L2 distance of each pair, (n, n), from their inner products; infinite where these overflowed."""
     squares = np.diagonal(gram)
@@ -49,3 +59,14 @@ def _products(rows: Sequence[Mapping[str, Array]], dtype: str, part: slice) -> A
         with np.errstate(over="ignore", invalid="ignore"):
             total += chunk @ chunk.T
     return total
+
+
+def _squares(updates: Sequence[Update], dtype: str, part: slice) -> list[float]:
+    with np.errstate(over="ignore"):
+        return [
+            math.fsum(
+                float(np.square(flat[start : min(start + _CHUNK, part.stop)], dtype=np.float64).sum())
+                for start in range(part.start, part.stop, _CHUNK)
+            )
+            for flat in (update.arrays[dtype] for update in updates)
+        ]

@@ -59,9 +59,8 @@ def weighted_mean(updates: Sequence[Update], weights: Sequence[float]) -> dict[s
 
 
 def combination(updates: Sequence[Update], shares: Sequence[float]) -> dict[str, Array]:
-    """The sum of share times update, packed; the shares are above 0 and come to 1 at most."""
+    """The sum of share times update, packed; no share is below 0, and all come to 1 at most."""
     assert len(updates) == len(shares) > 0, "every update has one share"
-    assert min(shares) > 0, "an update without a share is left out"
     grids = {dtype: _grid(updates, shares, dtype) for dtype in updates[0].arrays}
     merged = empty(updates)
 
@@ -93,7 +92,7 @@ def error_bound(updates: Sequence[Update], shares: Sequence[float], dtype: str) 
     words, peaks = _words(dtype), _peaks(updates, shares, dtype)
     kind = np.finfo(words.real)
     grid = len(updates) / 2 / _grid(updates, shares, dtype)
-    rounding = words.roundings * float(kind.eps) / 2 * peaks.sum(axis=0)
+    rounding = (words.roundings * float(kind.eps) / 2 * peaks).sum(axis=0)
     bound: Array = np.where(peaks.any(axis=0), grid + rounding + float(kind.smallest_subnormal), 0)
     return bound
 
@@ -127,7 +126,7 @@ def _grid(updates: Sequence[Update], shares: Sequence[float], dtype: str) -> Arr
     words, peaks = _words(dtype), _peaks(updates, shares, dtype)
     most = min(words.most, words.most_sum / len(updates)) * _MARGIN
     with np.errstate(divide="ignore", over="ignore"):
-        grid: Array = np.minimum(most / peaks.max(axis=0), words.factor / max(shares))
+        grid: Array = np.minimum(most / peaks.max(axis=0), words.factor / (max(shares) or 1))
     return grid
 
 

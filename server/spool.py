@@ -22,6 +22,8 @@ Array = np.ndarray[Any, Any]
 
 BLOCK = 1 << 16
 """Values that are read, judged and added at a time: small enough for the processor's cache."""
+_HUGE = 1 << 21
+"""Bytes of a huge page."""
 _SUFFIX, _PEAKS = ".safetensors", "peaks."
 
 
@@ -51,7 +53,8 @@ class Update:
             return
         start = array.ctypes.data - np.frombuffer(mapped, np.uint8, 1).ctypes.data + part.start * array.itemsize
         stop = start + (min(part.stop, array.size) - part.start) * array.itemsize
-        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        # Reading a page maps those around it too, as far as a huge page goes, and so some that were given back before.
+        first = max(0, start - _HUGE) // mmap.PAGESIZE * mmap.PAGESIZE
         if stop > first:
             mapped.madvise(mmap.MADV_DONTNEED, first, stop - first)
 

@@ -28,7 +28,11 @@ def sweep(updates: Sequence[Update], work: Callable[[str, slice], T]) -> list[T]
         for part in spans(array.size, max(1, _VALUES // (len(updates) << 16)))
     ]
     with ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0)))) as pool:
-        return list(pool.map(partial(_step, updates, work), *zip(*parts, strict=True))) if parts else []
+        found = list(pool.map(partial(_step, updates, work), *zip(*parts, strict=True))) if parts else []
+    for update in updates:
+        for dtype, array in update.arrays.items():
+            update.let_go(dtype, slice(0, array.size))
+    return found
 
 
 def _step(updates: Sequence[Update], work: Callable[[str, slice], T], dtype: str, part: slice) -> T:
