@@ -198,6 +198,8 @@ class RunConfig:
     """A `weights.safetensors` of an earlier run to start all shared weights from."""
     output_dir: str = "outputs/server"
     """Where weights, journal and result go; one run a folder."""
+    sinks: tuple[Literal["tensorboard", "mlflow"], ...] = ()
+    """Where each round's numbers go besides, under the run's folder; see docs/deployment.md."""
     seed: int = 0
     run_id: str = ""
     """Names the run in every message; empty draws a new one."""
