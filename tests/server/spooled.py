@@ -1,5 +1,7 @@
 """Updates from plain arrays: in a spool on the disk, or, where a test needs many, in memory."""
 
+from pathlib import Path
+
 from protocol.messages import Report
 from server.spool import Spool, Update, block_peaks
 
@@ -28,6 +30,17 @@ def in_memory(rows, names=None):
         )
         for name, row in zip(names or _names(rows), rows, strict=True)
     ]
+
+
+def resident(folder):
+    """Bytes of the folder's files that this process has in memory through maps."""
+    held, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if "-" in line.split()[0]:
+            ours = str(folder) in line
+        elif ours and line.startswith("Rss:"):
+            held += int(line.split()[1]) * 1024
+    return held
 
 
 def _names(rows):

@@ -17,7 +17,7 @@ from server.config import MergeConfig
 from server.merge import weighted_mean
 from server.rules import RULES, check_rule, krum_scores, merge, table
 from server.spool import BLOCK
-from tests.server.spooled import in_memory, spooled
+from tests.server.spooled import in_memory, resident, spooled
 
 DOCS = Path(__file__).parents[2] / "docs" / "robustness.md"
 UNTIMED = settings(deadline=None, max_examples=40)
@@ -202,14 +202,3 @@ def test_every_rule_merges_all_types_from_the_disk_and_leaves_no_update_in_memor
         dtype: flat.tobytes() for dtype, flat in in_core.items()
     }
     assert resident(tmp_path) == 0
-
-
-def resident(folder):
-    """Bytes of the folder's files that this process has in memory through maps."""
-    held, ours = 0, False
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
-        if "-" in line.split()[0]:
-            ours = str(folder) in line
-        elif ours and line.startswith("Rss:"):
-            held += int(line.split()[1]) * 1024
-    return held
