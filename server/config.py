@@ -32,8 +32,8 @@ class FederationConfig:
     round_timeout_s: float = 7200.0
     """After this long a silent site has lost the round."""
     at_once: int = 0
-    """So many sites hold an order at a time, and the next is asked when one has answered; 0 asks all. Fewer keep a small
-    server from drowning in updates that arrive together, and make a round longer."""
+    """So many sites hold an order at a time, and the next is asked when one has answered; 0 asks all. Fewer keep a
+    small server from drowning in updates that arrive together, and make a round longer."""
     attempts: int = 3
     """So many attempts in a row in which too few sites answered end the run; `--resume` goes on from there."""
     late: Literal["refuse", "discount"] = "refuse"

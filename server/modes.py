@@ -31,7 +31,11 @@ TABLE = (
         "compared at the round's deadline, and refused with a reason",
         "no: nothing to look at. The step must be finite",
     ),
-    Row("robust merging (median, trimmed mean, Krum)", "single updates are there", "no: they need single updates"),
+    Row(
+        "robust merging (`merge.rule`)",
+        "single updates are there",
+        "no, a run that names another rule than the mean is refused: they need single updates",
+    ),
     Row("weighted mean, server optimisers", "yes", "yes"),
     Row(
         "weights (`strategy.max_examples`)",
@@ -44,13 +48,26 @@ TABLE = (
         "no, a run that names one is refused: words must add. 32-bit words are as large as float32, and random words "
         "do not compress",
     ),
-    Row("late updates (staleness discount, buffered rounds)", "could be", "no: a vector fits one session only"),
+    Row(
+        "late updates (`federation.late`)",
+        "refused, or used in the next round with less weight",
+        "refused: a vector fits one session only",
+    ),
     Row(
         "a lost reply",
-        "asked for in the next round",
+        "asked for in the next round or attempt; resent as stored",
         "asked for once more where the site is there; resent as stored, never masked anew",
     ),
-    Row("too few sites in a round", "the run ends", "the attempt is void, and the next begins when sites are there"),
+    Row(
+        "too few sites in a round",
+        "the attempt is void, and the next asks those that are missing",
+        "the attempt is void, and the next begins anew when sites are there",
+    ),
+    Row(
+        "a server that was killed",
+        "goes on with `--resume`: who is in the spool is not asked again",
+        "goes on with `--resume` in the stage that it was in: sites answer it with the bytes that they have kept",
+    ),
     Row("retry after the sum was opened", "no", "no: the round is over, the next begins"),
     Row("losses and counts in reports", "as the policy says", "losses as the policy says; counts are the weights"),
     Row("sites", "`federation.min_sites`", "at least 3 enrolled, and 2 that do not collude"),
@@ -117,6 +134,11 @@ def check_terms(terms: Terms, config: RunConfig) -> None:
         raise ConfigError(
             f"codec.kind is {config.codec.kind}, and this run's rounds go under masks, whose words must add; set it to "
             "auto, or secagg.mode to off"
+        )
+    if config.merge.rule != "mean":
+        raise ConfigError(
+            f"merge.rule is {config.merge.rule}, which compares single updates, and this run's rounds go under masks; "
+            "set it to mean, or secagg.mode to off"
         )
     try:
         choose(

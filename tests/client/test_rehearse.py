@@ -14,7 +14,7 @@ from tests.client.joined import NODES
 def rehearse(federation, **changes):
     post, order = federation.post(), federation.run.rehearse(**changes)
     reply = federation.ask(federation.sealed(post, order), message_type=order.action)
-    post.check(NODES["north"], reply)
+    post.check(NODES["north"], reply, order)
     return reply_from_record(reply)
 
 

@@ -44,7 +44,7 @@ class Wire:
         reply = self.federation.ask(self.record)
         report, arrays = reply_from_record(reply)
         with pytest.raises(ProtocolError) as refused:
-            self.post.check(NODES["north"], change(report, arrays, seal_from_record(reply)))
+            self.post.check(NODES["north"], change(report, arrays, seal_from_record(reply)), self.order)
         return str(refused.value)
 
 

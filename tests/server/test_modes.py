@@ -60,22 +60,30 @@ def test_auto_masks_where_enough_sites_are_enrolled(sites, colluding, mode, mask
 
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 def test_a_codec_that_rounds_is_refused_where_rounds_go_under_masks(kind):
-    with pytest.raises(ConfigError, match=f"codec.kind is {kind}.*set it to auto, or secagg.mode to off"):
+    with pytest.raises(ConfigError, match=rf"codec\.kind is {kind}.*set it to auto, or secagg.mode to off"):
         masked_terms(config(f"codec.kind={kind}"), post(3))
     assert masked_terms(config(f"codec.kind={kind}", "secagg.mode=off"), post(3)) is None
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed_mean", "krum", "multi_krum", "norm_bounded"])
+def test_a_rule_that_needs_single_updates_is_refused_where_rounds_go_under_masks(rule):
+    with pytest.raises(ConfigError, match=rf"merge\.rule is {rule}, .*set it to mean, or secagg.mode to off"):
+        masked_terms(config(f"merge.rule={rule}"), post(3))
+    assert masked_terms(config(f"merge.rule={rule}", "secagg.mode=off"), post(3)) is None
 
 
 @pytest.mark.parametrize("kind", ["auto", "float32"])
 def test_under_masks_updates_are_whole_words(kind):
     run = config(f"codec.kind={kind}")
     assert masked_terms(run, post(3)) is not None
-    assert run_codec(run.codec, masked=True) == Codec(kind="float32", block=256)
+    assert run_codec(run.codec, run.recipe, masked=True) == Codec(kind="float32", block=256)
 
 
 def test_a_run_s_orders_name_its_codec():
     plain = Orders(config("codec.kind=int8", "codec.block=64"), "run", config().recipe, ("a",))
-    assert plain.pretrain(1, "b" * 64).codec == {"kind": "int8", "block": 64}
-    assert plain.rehearse("b" * 64).codec == {"kind": "int8", "block": 64}
+    named = {"kind": "int8", "block": 64, "adapters": {}}
+    assert plain.pretrain(1, "b" * 64).codec == named
+    assert plain.rehearse("b" * 64).codec == named
     assert Orders(config(), "run", config().recipe, ("a",)).pretrain(1, "b" * 64).codec["kind"] == SMALLEST
 
 
