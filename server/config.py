@@ -199,7 +199,7 @@ class RunConfig:
     output_dir: str = "outputs/server"
     """Where weights, journal and result go; one run a folder."""
     sinks: tuple[Literal["tensorboard", "mlflow"], ...] = ()
-    """Where each round's numbers go besides, under the run's folder; see docs/deployment.md."""
+    """Where each round's numbers go besides, under the run's folder; see docs/runs.md."""
     seed: int = 0
     run_id: str = ""
     """Names the run in every message; empty draws a new one."""
