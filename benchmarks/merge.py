@@ -10,7 +10,7 @@ at a server; the disk's cache holds them, as it does what has just arrived.
     peak_models               resident memory at the peak of a merge, its result and pages of the maps included, beyond
                               what the process had, in models of `--peak-values`; in a process of its own for each rule
 
-    python benchmarks/merge.py [--json] [--values 100000000] [--sites 8] [--runs 5] [--peak-values 25000000]
+    python benchmarks/merge.py [--json] [--values 100000000] [--sites 8] [--runs 5] [--peak-values 50000000]
                                [--peak-sites 2,8,32] [--folder DIR]
 """
 
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--values", type=int, default=100_000_000)
     parser.add_argument("--sites", type=int, default=8)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--peak-values", type=int, default=25_000_000)
+    parser.add_argument("--peak-values", type=int, default=50_000_000)
     parser.add_argument("--peak-sites", default="2,8,32")
     parser.add_argument("--folder", type=Path, help="where the spool lies; default: the system's temporary folder")
     parser.add_argument("--peak", nargs=3, metavar=("SPOOL", "RULE", "SITES"), help=argparse.SUPPRESS)

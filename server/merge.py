@@ -5,6 +5,7 @@ in words that wrap. Sums of integers are exact in any order.
 """
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ class _Words(NamedTuple):
 
 
 _WORDS = {
-    4: _Words(np.dtype(np.float32), np.dtype(np.int32), 1.5 * 2**23, 2.0**22, 2.0**30, 3.1, 2.0**126),
+    4: _Words(np.dtype(np.float32), np.dtype(np.int32), 1.5 * 2**23, 2.0**22, 2.0**30, 5.1, 2.0**100),
     8: _Words(np.dtype(np.float64), np.dtype(np.int64), 1.5 * 2**52, 2.0**51, 2.0**62, 7, 2.0**1000),
 }
 _MARGIN = 1 - 2**-20
@@ -62,10 +63,10 @@ def combination(updates: Sequence[Update], shares: Sequence[float]) -> dict[str,
     """The sum of share times update, packed; no share is below 0, and all come to 1 at most."""
     assert len(updates) == len(shares) > 0, "every update has one share"
     grids = {dtype: _grid(updates, shares, dtype) for dtype in updates[0].arrays}
-    merged = empty(updates)
+    merged, held = empty(updates), _Held()
 
     def add(dtype: str, part: slice) -> None:
-        scratch = _Scratch(_words(dtype))
+        scratch = held.scratch.get(dtype) or held.scratch.setdefault(dtype, _Scratch(_words(dtype)))
         for start in range(part.start, part.stop, BLOCK):
             block = slice(start, min(start + BLOCK, part.stop))
             factor = float(grids[dtype][start // BLOCK])
@@ -86,8 +87,9 @@ def error_bound(updates: Sequence[Update], shares: Sequence[float], dtype: str) 
     """How far each block's values of the combination may be from the exact ones, float64, one a block.
 
     With u the unit of the block's grid, which is 2**-22 of the largest share * peak (2**-51 for float64 weights) as
-    long as there are no more than 256 updates (2048), but never below 2**-126 (2**-1000) of the largest share: rounding
-    to the grid costs u / 2 an update. The rest is the type's own rounding, of each factor, each product and the result.
+    long as there are no more than 256 updates (2048), but never below 2**-100 (2**-1000) of the largest share: rounding
+    to the grid costs u / 2 an update. The rest is the type's own rounding, of each factor and each product, of the sum,
+    the unit and the result.
     """
     words, peaks = _words(dtype), _peaks(updates, shares, dtype)
     kind = np.finfo(words.real)
@@ -140,7 +142,7 @@ class _Scratch:
     def __init__(self, words: _Words) -> None:
         self._words = words
         self._magic = words.real.type(words.magic)
-        self._scaled, self._sums, self._reals = (np.empty(BLOCK, kind) for kind in (words.real, words.whole, float))
+        self._scaled, self._sums = np.empty(BLOCK, words.real), np.empty(BLOCK, words.whole)
 
     def add(self, rows: Sequence[Array], factors: Sequence[float]) -> None:
         """Hold the sum of factor times row, each product rounded to a whole number."""
@@ -155,11 +157,18 @@ class _Scratch:
             np.add(sums, whole, out=sums)
 
     def write(self, unit: float, out: Array) -> None:
-        """Write what is held, times a unit; it is rounded to the type of `out` once, from float64."""
-        reals, largest = self._reals[: out.size], float(np.finfo(out.dtype).max)
+        """Write what is held, times a unit."""
+        out[:] = self._sums[: out.size]
         with np.errstate(over="ignore"):
-            np.multiply(self._sums[: out.size], unit, out=reals)
+            np.multiply(out, out.dtype.type(unit), out=out)
         # A mean of the largest numbers there are, rounded up, would be infinite.
+        largest = float(np.finfo(out.dtype).max)
         if unit > largest / (2 * self._words.most_sum):
-            np.clip(reals, -largest, largest, out=reals)
-        out[:] = reals
+            np.clip(out, -largest, largest, out=out)
+
+
+class _Held(threading.local):
+    """The scratch of each thread by type, so that a pass takes its memory once."""
+
+    def __init__(self) -> None:
+        self.scratch: dict[str, _Scratch] = {}

@@ -10,8 +10,8 @@ from server.spool import Update, spans
 
 T = TypeVar("T")
 
-_VALUES = 1 << 21
-"""Values of all updates together that one thread holds at a time: enough that starting it does not show."""
+_VALUES = 1 << 22
+"""Values of all updates together that one thread holds at a time: enough that starting and ending do not show."""
 _THREADS = 4
 """More threads add memory and no speed: what bounds a pass is reading from memory."""
 
