@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.compose import compose
+from configs.loader import load
 from protocol.errors import FreeRiderError, NormError, OpposedError
-from server.config import ScreenConfig
+from server.config import RunConfig, ScreenConfig
 from server.judge import NOISE_VALUES, compare, judge
 from server.merge import weighted_mean
 from server.spool import Update, block_peaks
@@ -249,6 +251,21 @@ def test_norms_of_one_round_may_differ_by_less_than_the_factor():
     first, second, third = honest(3)
     assert kinds([first, 4.9 * second, (0.01 * third).astype("float32")]) == {}
     assert kinds([first, 5.2 * second, (0.01 * third).astype("float32")]) == {1: NormError}
+
+
+def test_the_factor_is_above_what_a_fresh_optimiser_does_beside_a_warm_one():
+    """On gradients of pure noise Adam's first step is sqrt((1 + b) / (1 - b)) times as long as its later ones."""
+    decay, decay_of_squares = load(RunConfig, compose("run", [])).recipe.pretrain.optimizer.betas
+    rng, first, second, lengths = np.random.default_rng(0), 0.0, 0.0, []
+    for step in range(1, 401):
+        gradient = rng.normal(size=5000)
+        first = decay * first + (1 - decay) * gradient
+        second = decay_of_squares * second + (1 - decay_of_squares) * gradient**2
+        mean, square = first / (1 - decay**step), second / (1 - decay_of_squares**step)
+        lengths.append(np.linalg.norm(mean / np.sqrt(square)))
+    longer = ((1 + decay) / (1 - decay)) ** 0.5
+    assert lengths[0] / np.mean(lengths[300:]) == pytest.approx(longer, rel=0.05)
+    assert longer < ScreenConfig().norm_factor
 
 
 def test_a_free_rider_does_not_say_what_is_usual():
