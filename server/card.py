@@ -25,6 +25,8 @@ from server.public_config import public_config, sha256_of, weights_digest
 from server.roster import SiteRegister
 
 KIND, VERSION = "fedmumc model card", 1
+THEIR_WORDS = '"'
+"""Begins a reason in the journal that a site gave: see `server.tally.quoted`."""
 METRICS = (
     "accuracy",
     "accuracy_open",
@@ -172,7 +174,7 @@ def _screens(history: History, names: Iterable[str]) -> Values:
         _code(record, site, names)
         for record in history.records
         for site, code in record.refused.items()
-        if code in _update_codes()
+        if code in _update_codes() and not record.reasons.get(site, "").startswith(THEIR_WORDS)
     )
     return {"refused_updates": dict(sorted(counts.items())), "settings": dict(history.config["screen"])}
 

@@ -11,6 +11,8 @@ from server.exchange import WORDS
 from server.history import OFFLINE, VOID, History, code_of, numbered
 from server.journal import RoundRecord
 
+FLOWERS = "flower_"
+"""Begins the codes of Flower, which stand in place of a reply."""
 WIDTH, CHARACTER, WIDEST = 960.0, 7.2, 44.0
 """Of the whole picture, of a letter of a site's name, and of a column, in the picture's own units."""
 TOP = 28.0
@@ -44,7 +46,7 @@ def place_of(record: RoundRecord, site: str) -> Place:
     code = code_of(record, site)
     if code in (OFFLINE, VOID):
         return Place(AWAY if code == OFFLINE else IDLE, code)
-    return Place(GONE if code in WORDS else REFUSED, code)
+    return Place(GONE if code in WORDS or code.startswith(FLOWERS) else REFUSED, code)
 
 
 def letters_of(history: History) -> dict[str, str]:

@@ -34,22 +34,24 @@ def private(order: Order, base: Packed):
 
 
 def faulty(order: Order, base: Packed):
-    """`heidelberg`: NaN in round 1, a refusal that tells its name and a path in round 2."""
+    """`heidelberg`: NaN in round 1, a refusal that tells its name and a path in round 2, a server's code in 3."""
     told = report(order, site="heidelberg")
     if order.round == 1:
         return to_record(told, {name: np.full_like(flat, np.nan) for name, flat in base.items()})
+    if order.round == 3:
+        return to_record(Refusal(code="not_finite", text="the loss is no number here"))
     return to_record(Refusal(code="heidelberg_closed", text="see /srv/heidelberg/log"))
 
 
 def play(place: Path, run_id: str = "lung-1") -> tuple[Home, Path]:
-    """The federation, and the folder of its finished run of two rounds."""
+    """The federation, and the folder of its finished run of three rounds."""
     home = found(place, *SITES, address="hub.example.org:443")
     words = place / "vocab.txt"
     words.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nkidney\n")
     limits = {"local_steps": 1, "sites": 3, "min_sites": 1, "wait_s": 0.05, "rejoin_s": 0.0, "round_timeout_s": 5.0}
     config = RunConfig(
         recipe=RECIPE,
-        federation=FederationConfig(rounds=2, **limits),
+        federation=FederationConfig(rounds=3, **limits),
         screen=ScreenConfig(norm_factor=0, free_riders=False),
         vocabulary=str(words),
         output_dir=str(home.runs / run_id),

@@ -72,9 +72,12 @@ def test_the_strip_shows_every_site_in_every_round_as_the_journal_has_it(history
 
 def test_what_a_site_was_in_a_round_has_five_forms_and_a_void_attempt_one_more():
     mixed = record(
-        1, merged=("a", "b"), late={"b": 2}, refused={"c": "no_answer", "d": "norm_too_large", "f": "policy_hours"}
+        1,
+        merged=("a", "b"),
+        late={"b": 2},
+        refused={"c": "no_answer", "d": "norm_too_large", "f": "policy_hours", "g": "flower_2"},
     )
-    kinds = {site: place_of(mixed, site) for site in "abcdef"}
+    kinds = {site: place_of(mixed, site) for site in "abcdefg"}
     assert {site: place.kind for site, place in kinds.items()} == {
         "a": "merged",
         "b": "late",
@@ -82,6 +85,7 @@ def test_what_a_site_was_in_a_round_has_five_forms_and_a_void_attempt_one_more()
         "d": "refused",
         "e": "away",
         "f": "refused",
+        "g": "gone",
     }
     assert kinds["b"].code == "2"
     assert kinds["d"].code == "norm_too_large"
