@@ -52,7 +52,8 @@ def main() -> None:
             print(
                 f"{row['codec']:<9} block {row['block']:>5}  {row['bytes'] / 1e6:8.2f} MB ({row['share']:.4f})  "
                 f"encoding {row['encoding_s']:5.2f} s  decoding {row['decoding_s']:5.2f} s  error {row['error']:.5f}  "
-                f"memory {row['encoding_memory']:.2f} and {row['decoding_memory']:.2f} updates  copy {row['copy_s']:.3f} s"
+                f"memory {row['encoding_memory']:.2f} and {row['decoding_memory']:.2f} updates  "
+                f"copy {row['copy_s']:.3f} s"
             )
     if asked.json:
         print(json.dumps({"benchmark": "codec", "values": asked.values, "cores": os.cpu_count(), "cells": cells(rows)}))

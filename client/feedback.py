@@ -23,7 +23,7 @@ def encoded(
         NotFiniteError: the update has values that a lossy codec cannot send.
     """
     codec = Codec.of(order.codec)
-    residual = None if codec.exact else state.residual(before_round=order.round, charged=charged)
+    residual = None if codec.exact or codec.adapters else state.residual(before_round=order.round, charged=charged)
     leaving, owed = with_feedback(update, residual, codec)
     if owed is not None:
         state.keep_residual(order.round, owed, charged=charged)

@@ -67,7 +67,7 @@ def receipt(
     if isinstance(answer, Refusal):
         return {"answer": "refusal", "code": answer.code, "text": answer.text, "bytes": 0, **_size(answer)}
     codec = codec or Codec()
-    read = decode(arrays, schema, codec) if schema and arrays and not codec.exact else arrays
+    read = decode(arrays, schema, codec) if schema and arrays and not codec.plain else arrays
     groups = tensor_groups(read, schema) if schema and arrays else {}
     plain = all(flat.dtype.kind == "f" for flat in read.values())
     return {

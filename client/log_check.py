@@ -178,7 +178,8 @@ def _miscount(receipt: Entry, forms: dict[str, WeightSchema]) -> str:
     named = dict.fromkeys(values, 0)
     for name, shape, _ in form:
         named[name.split(".")[0]] = named.get(name.split(".")[0], 0) + math.prod(shape)
-    written = Codec.of(receipt["codec"]).form(form.flat_sizes)
+    codec = Codec.of(receipt["codec"])
+    written = codec.form(codec.sent(form).flat_sizes)
     if values != named or sum(size for _, size in written.values()) != sum(sizes.values()):
         return f"the tensors come to {sum(values.values()):,} values, and other arrays left than hold these"
     norms = [group["norm"] for group in groups.values() if group["norm"] is not None]

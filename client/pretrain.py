@@ -18,7 +18,10 @@ from mumc_model.errors import DataError
 from mumc_model.sharing import shared_weights
 from mumc_model.train import Pretrainer
 from protocol.codec import pack
+from protocol.compression import Codec
+from protocol.lowrank import LEFT, RIGHT
 from protocol.messages import Order, Report
+from protocol.schema import WeightSchema
 
 
 def pretrain_site(
@@ -72,8 +75,24 @@ def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]
     )
     after = as_numpy(shared_weights(model))
     state.keep_private_weights(order.round, trainer.state_dict())
-    update = pack({name: after[name] - before[name] for name in schema.names}, schema)
+    difference = {name: after[name] - before[name] for name in schema.names}
+    update = packed_update(Codec.of(order.codec), trainer, difference, schema)
     return Sent(arrays=encoded(order, update, state), metrics=result.losses)
+
+
+def packed_update(codec: Codec, trainer: Pretrainer, difference: Arrays, schema: WeightSchema) -> Arrays:
+    """What a codec encodes of a round: the packed differences, or the factors of what adapters have added.
+
+    Raises:
+        UpdateError: the order's adapters are others than the trainer's.
+    """
+    sent = codec.sent(schema)
+    if codec.adapters is None:
+        return pack(difference, sent)
+    weights = {name: weight for name, weight in difference.items() if name in sent.names}
+    for name, (left, right) in trainer.factors.items():
+        weights |= {name + LEFT: left.numpy(), name + RIGHT: right.numpy()}
+    return pack(weights, sent)
 
 
 def _captions(site: Site) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from client.config import read_site_config
+from client.pretrain import packed_update
 from client.rounds import Arrays, as_numpy, caption_dataset, merged_model, report
 from client.site import Site, open_folder
 from configs.loader import load
@@ -16,7 +17,6 @@ from mumc_model.config import Recipe
 from mumc_model.data.phantom import PhantomConfig, write_hospitals
 from mumc_model.sharing import shared_weights
 from mumc_model.train import Pretrainer
-from protocol.codec import pack
 from protocol.compression import Codec, encode
 from protocol.messages import Order, Report
 
@@ -46,11 +46,9 @@ def rehearse_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], root: 
             total_steps=order.total_steps,
             seed=order.seed,
         )
-    after = as_numpy(shared_weights(model))
-    update = {name: after[name] - before[name] for name in schema.names}
-    return report(order, site, len(site.data.captions), result.losses), encode(
-        pack(update, schema), Codec.of(order.codec)
-    )
+    after, codec = as_numpy(shared_weights(model)), Codec.of(order.codec)
+    update = packed_update(codec, trainer, {name: after[name] - before[name] for name in schema.names}, schema)
+    return report(order, site, len(site.data.captions), result.losses), encode(update, codec)
 
 
 def _synthetic(place: Path, root: Path, recipe: Recipe) -> Site:

@@ -198,8 +198,8 @@ def check_leaves(answer: Report | Refusal, arrays: Arrays, order: Order, base: A
         UnexpectedWeightsError: it is larger, or another.
     """
     form = {name: (flat.dtype.name, flat.shape) for name, flat in arrays.items()}
-    sizes = {name: flat.size for name, flat in base.items()}
-    written = Codec.of(order.codec).form(sizes)
+    sizes, codec = {name: flat.size for name, flat in base.items()}, Codec.of(order.codec)
+    written = codec.form(codec.sent(order_schema(order)).flat_sizes if arrays and codec.adapters else sizes)
     forms = [{name: (dtype, (size,)) for name, (dtype, size) in written.items()}]
     if order.masking:
         forms = [{words: (words, (sum(sizes.values()),))} for words in WORDS]

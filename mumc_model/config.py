@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mumc_model.errors import ConfigError
-from mumc_model.privacy import PrivacyConfig
+from mumc_model.privacy import AdapterConfig, PrivacyConfig
 
 
 def _require(condition: bool, message: str) -> None:
@@ -235,6 +235,9 @@ class PretrainConfig:
     """FedProx: weight of the squared distance to the weights the round began with."""
     keep_optimizer: bool = True
     """Keep Adam's moments at the site between rounds."""
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    """With a rank, low-rank adapters learn in place of a frozen backbone, and what leaves a site is their factors; for
+    public weights to start from. A private run has adapters of its own, `privacy.adapters`."""
 
     def __post_init__(self) -> None:
         """Refuse batches that do not divide."""
@@ -296,4 +299,9 @@ class Recipe:
             not (self.privacy.on and self.model.queue_size),
             f"privacy is on and model.queue_size is {self.model.queue_size}; a queue contrasts a patient with earlier "
             "ones, so no epsilon would hold: set model.queue_size=0, the public bank takes its place",
+        )
+        _require(
+            not (self.privacy.on and self.pretrain.adapters.rank),
+            f"privacy is on and pretrain.adapters.rank is {self.pretrain.adapters.rank}, which a private step does not "
+            "know; set it to 0, and privacy.adapters.rank in its place",
         )

@@ -44,8 +44,8 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         """Refuse ranks that cannot be."""
-        _require(self.rank >= 0, f"privacy.adapters.rank is {self.rank}; choose 0 (none) or more")
-        _require(self.alpha > 0, f"privacy.adapters.alpha is {self.alpha}; choose it above 0")
+        _require(self.rank >= 0, f"adapters.rank is {self.rank}; choose 0 (none) or more")
+        _require(self.alpha > 0, f"adapters.alpha is {self.alpha}; choose it above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

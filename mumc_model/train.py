@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from mumc_model.adapters import Adapters
 from mumc_model.checkpoint import load_strictly
 from mumc_model.config import ObjectiveConfig, OptimizerConfig, Recipe, VisionConfig
 from mumc_model.data.collate import PretrainBatch
@@ -23,8 +24,10 @@ from mumc_model.optimizer import Anchor, adamw, drop_moments, fill_moments, mome
 from mumc_model.sharing import is_shared
 from mumc_model.vision import MimDecoder
 
-_DRAWS = 2
-"""Keeps the seeds of masking apart from those of shuffling (0) and augmentation (1)."""
+_DRAWS, _ADAPTERS = 2, 3
+"""Keep the seeds of masking and of adapters apart from those of shuffling (0) and augmentation (1)."""
+
+Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 OnStep = Callable[[int, Mapping[str, float]], None]
 """Called after each step with its global number and its losses."""
@@ -135,6 +138,9 @@ class Pretrainer:
         self.model, self.recipe, self.device, self.precision = model.to(device), recipe, device, precision
         autocast(device, precision)
         objective, vision = recipe.objective, recipe.model.vision
+        self.adapters = Adapters(model, recipe.pretrain.adapters) if recipe.pretrain.adapters.rank else None
+        self.factors: Factors = {}
+        """What a round with adapters has added, as factors, once it is over."""
         self.teacher = Teacher(model) if needs_teacher(objective) else None
         self.queue = None
         if recipe.model.queue_size and self.teacher is not None:
@@ -162,6 +168,8 @@ class Pretrainer:
             DivergedError: a loss is no longer finite.
         """
         started = time.perf_counter()
+        if self.adapters is not None:
+            self.adapters.restart(seeded(seed, _ADAPTERS, first_step))
         self._begin_round()
         special = SpecialTokens(cls_id=dataset.tokenizer.cls_id, mask_id=dataset.tokenizer.mask_id)
         batches = dataset.batches(self.recipe.pretrain.batch_size, seed, first_step)
@@ -185,13 +193,18 @@ class Pretrainer:
                 examples += len(batch.ids_BL)
                 if on_step:
                     on_step(step, losses)
+        if self.adapters is not None:
+            self.factors = self.adapters.fold()
         means = {name: total / max(steps, 1) for name, total in sums.items()}
         return PretrainResult(steps=steps, examples=examples, losses=means, seconds=time.perf_counter() - started)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the site keeps between rounds, by name and on the CPU: private heads, and the optimiser's moments."""
+        """What the site keeps between rounds, by name and on the CPU: private heads, and the optimiser's moments.
+
+        Adapters are folded, and their moments belong to no weight any more.
+        """
         kept: dict[str, Tensor] = {name: weight for name, weight in self._weights.items() if not is_shared(name)}
-        if self.recipe.pretrain.keep_optimizer:
+        if self._keeps_moments:
             kept |= moments(self._weights, self.optimizer)
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in sorted(kept.items())}
 
@@ -206,9 +219,13 @@ class Pretrainer:
         fill_moments(self._weights, optimizer)
         kept = moments(self._weights, optimizer)
         load_strictly(places | kept, state, "the weights kept from the last round", optional=kept)
-        if self.recipe.pretrain.keep_optimizer:
+        if self._keeps_moments:
             drop_moments(self._weights, optimizer, state)
             self.optimizer = optimizer
+
+    @property
+    def _keeps_moments(self) -> bool:
+        return self.recipe.pretrain.keep_optimizer and self.adapters is None
 
     def _named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.model.named_parameters()

@@ -9,7 +9,7 @@ decoded updates come to the true ones but for the last remainder. Source: EF-SGD
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -23,6 +23,7 @@ from protocol.errors import (
     ShapeError,
     UnexpectedWeightsError,
 )
+from protocol.lowrank import LowRank
 from protocol.schema import WeightSchema
 
 Array = np.ndarray[Any, Any]
@@ -51,6 +52,8 @@ class Codec:
     """`float32` sends every array as it is, of whatever type."""
     block: int = 256
     """Values that share a scale under `int8`; a power of two."""
+    adapters: LowRank | None = None
+    """Where only adapters learn: factors travel in the place of the weights that these change."""
 
     def __post_init__(self) -> None:
         """Refuse what neither side could write."""
@@ -66,18 +69,30 @@ class Codec:
         Raises:
             MessageError: it names none that this side knows.
         """
-        if values.keys() != {"kind", "block"} or type(values["kind"]) is not str or type(values["block"]) is not int:
-            raise MessageError("order.codec holds a kind and a block, and nothing else; install the same fedmumc")
-        return cls(**values)
+        held = {name: type(value) for name, value in values.items()}
+        if held != {"kind": str, "block": int, "adapters": dict}:
+            raise MessageError("order.codec holds a kind, a block and adapters; install the same fedmumc at both ends")
+        adapters = LowRank.of(values["adapters"]) if values["adapters"] else None
+        return cls(kind=values["kind"], block=values["block"], adapters=adapters)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        adapters = self.adapters.to_dict() if self.adapters else {}
+        return {"kind": self.kind, "block": self.block, "adapters": adapters}
 
     @property
     def exact(self) -> bool:
-        """Whether what arrives is what was sent."""
+        """Whether no value is rounded."""
         return self.kind == "float32"
+
+    @property
+    def plain(self) -> bool:
+        """Whether the packed differences of all weights travel as they are."""
+        return self.exact and self.adapters is None
+
+    def sent(self, schema: WeightSchema) -> WeightSchema:
+        """What is packed in the place of the weights of this schema: they themselves, or factors of them."""
+        return self.adapters.schema(schema) if self.adapters else schema
 
     def form(self, sizes: Mapping[str, int]) -> dict[str, tuple[str, int]]:
         """Type and length of each array that travels for packed arrays of these lengths, by its name."""
@@ -119,12 +134,13 @@ def encode(arrays: Mapping[str, Array], codec: Codec) -> dict[str, Array]:
 def decode(arrays: Mapping[str, Array], schema: WeightSchema, codec: Codec) -> dict[str, Array]:
     """The packed arrays that `protocol.codec.unpack` takes, every value of a lossy codec finite.
 
-    Under an exact codec these are the arrays that came, whose values were not looked at.
+    Under a plain codec these are the arrays that came, whose values were not looked at.
 
     Raises:
         UpdateError: the arrays are not exactly those that the codec writes for this schema.
     """
-    return restore(arrays, schema.flat_sizes, codec)
+    flat = restore(arrays, codec.sent(schema).flat_sizes, codec)
+    return codec.adapters.expand(flat, schema) if codec.adapters else flat
 
 
 def restore(arrays: Mapping[str, Array], sizes: Mapping[str, int], codec: Codec) -> dict[str, Array]:
@@ -169,12 +185,14 @@ def with_feedback(
 ) -> tuple[dict[str, Array], dict[str, Array] | None]:
     """What travels for an update and what earlier ones still owe, and what is owed after it (None: nothing ever).
 
+    Factors owe nothing: those of the next round are of other products.
+
     Raises:
         NotFiniteError: a value is NaN, infinite, or beyond `LARGEST`, where the codec is lossy.
         ShapeError: the residual is of another model.
     """
-    if codec.exact:
-        return dict(update), None
+    if codec.exact or codec.adapters:
+        return encode(update, codec), None
     sizes = {dtype: flat.size for dtype, flat in update.items()}
     if residual is not None and {dtype: flat.size for dtype, flat in residual.items()} != sizes:
         raise ShapeError("what this site kept of earlier updates is of another model; start a run under another name")

@@ -104,7 +104,8 @@ class Order:
         _require(may or not masks, f"an order to {self.action} carries order.masking, and is no stage of it")
         _require(masks or not self.action.startswith("query."), f"an order to {self.action} lacks order.masking")
         codec = Codec.of(self.codec)
-        _require(codec.exact or not masks, f"an order under masks names the codec {codec.kind}; masked words must add")
+        what = f"{codec.kind} of factors" if codec.adapters else codec.kind
+        _require(codec.plain or not masks, f"an order under masks names the codec {what}; masked words must add")
 
     @property
     def stage(self) -> str:

@@ -4,9 +4,11 @@ import dataclasses
 import hashlib
 
 from configs.loader import dump
+from mumc_model.adapters import ADAPTED, HEADS
 from mumc_model.config import Recipe
 from mumc_model.errors import ConfigError
 from protocol.compression import Codec
+from protocol.lowrank import LowRank
 from protocol.messages import Order
 from server.config import CodecConfig, RunConfig
 
@@ -28,7 +30,7 @@ class Orders:
     def __init__(
         self, config: RunConfig, run_id: str, recipe: Recipe, tokens: tuple[str, ...], *, masked: bool = False
     ) -> None:
-        self._config, self._run_id, self._codec = config, run_id, run_codec(config.codec, masked=masked)
+        self._config, self._run_id, self._codec = config, run_id, run_codec(config.codec, recipe, masked=masked)
         self._recipe, self._plain, self._tokens = recipe, dump(recipe), tokens
 
     def pretrain(self, round: int, base_digest: str, attempt: int = 1) -> Order:
@@ -85,10 +87,16 @@ class Orders:
         )
 
 
-def run_codec(config: CodecConfig, *, masked: bool) -> Codec:
-    """How the updates of a run travel; `auto` is decided here."""
-    kind = ("float32" if masked else SMALLEST) if config.kind == "auto" else config.kind
-    return Codec(kind=kind, block=config.block)
+def run_codec(config: CodecConfig, recipe: Recipe, *, masked: bool) -> Codec:
+    """How the updates of a run travel; `auto` is decided here.
+
+    Factors of adapters travel as float32 unless the run says otherwise, since nothing makes up for what rounding takes
+    from them. Under masks their products do, since sums of factors are of no use.
+    """
+    rank = 0 if masked else recipe.pretrain.adapters.rank
+    kind = ("float32" if masked or rank else SMALLEST) if config.kind == "auto" else config.kind
+    adapters = LowRank(rank=rank, factored=ADAPTED, whole=tuple(f"{head}*" for head in HEADS)) if rank else None
+    return Codec(kind=kind, block=config.block, adapters=adapters)
 
 
 def round_seed(seed: int, round: int) -> int:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from client.privacy.adapters import Adapters
 from client.privacy.bank import Bank
 from client.privacy.checks import check_independence, check_modules
 from client.privacy.gradients import UnitGradients
@@ -21,6 +20,7 @@ from client.privacy.randomness import SecureSource
 from client.privacy.sampling import PoissonSampler
 from client.privacy.steps import take_steps, unit_gradients
 from client.privacy.whole_batch import WholeBatch
+from mumc_model.adapters import Adapters
 from mumc_model.checkpoint import load_strictly
 from mumc_model.config import Recipe
 from mumc_model.data.collate import CaptionDataset, PretrainBatch

@@ -20,7 +20,7 @@ from protocol.compression import Codec, decode, encode
 from protocol.errors import UnexpectedWeightsError
 from protocol.messages import Report
 
-INT8 = {"kind": "int8", "block": 64}
+INT8 = {"kind": "int8", "block": 64, "adapters": {}}
 STATE = ("state", "runs", "trial")
 
 
@@ -178,7 +178,7 @@ def test_the_residual_is_no_part_of_what_leaves(server, folder, training):
 
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 def test_what_would_leave_in_another_codec_than_the_order_s_is_held_back(server, kind):
-    order = order_of(server, codec={"kind": kind, "block": 64})
+    order = order_of(server, codec={"kind": kind, "block": 64, "adapters": {}})
     report = Report(run_id="trial", round=1, attempt=1, site="a", examples=1, metrics={}, base_digest=order.base_digest)
     codec = Codec.of(order.codec)
     check_leaves(report, encode(server.base, codec), order, server.base)

@@ -1,5 +1,6 @@
 """The codec of updates: bounds in closed form, what feedback owes, and arrays that nobody honest sends."""
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -22,6 +23,7 @@ from protocol.errors import (
     UnexpectedWeightsError,
     UpdateError,
 )
+from protocol.lowrank import LowRank
 from protocol.schema import WeightSchema
 
 BLOCK = 16
@@ -270,23 +272,34 @@ def test_what_is_decoded_is_what_unpack_takes(codec):
 @pytest.mark.parametrize(
     "values",
     [
-        {},
-        {"kind": "int8"},
-        {"kind": "int4", "block": 256},
-        {"kind": "auto", "block": 256},
-        {"kind": ["int8"], "block": 256},
-        {"kind": "int8", "block": 100},
-        {"kind": "int8", "block": 8},
-        {"kind": "int8", "block": 1 << 17},
-        {"kind": "int8", "block": 256.0},
-        {"kind": "int8", "block": True},
-        {"kind": "int8", "block": 256, "feedback": False},
+        {"kind": "int4"},
+        {"kind": "auto"},
+        {"kind": ["int8"]},
+        {"block": 100},
+        {"block": 8},
+        {"block": 1 << 17},
+        {"block": 256.0},
+        {"block": True},
+        {"feedback": False},
+        {"adapters": None},
+        {"adapters": {"rank": 0, "factored": [], "whole": []}},
+        {"adapters": {"rank": 1.0, "factored": [], "whole": []}},
+        {"adapters": {"rank": 1, "factored": [1], "whole": []}},
+        {"adapters": {"rank": 1, "factored": ["*"] * 65, "whole": []}},
+        {"adapters": {"rank": 1, "factored": []}},
     ],
 )
 def test_a_codec_that_nobody_knows_is_refused(values):
     with pytest.raises(MessageError, match="codec"):
-        Codec.of(values)
+        Codec.of(BYTE.to_dict() | values)
+
+
+@pytest.mark.parametrize("name", ["kind", "block", "adapters"])
+def test_a_codec_that_lacks_a_part_is_refused(name):
+    with pytest.raises(MessageError, match="a kind, a block and adapters"):
+        Codec.of({key: value for key, value in BYTE.to_dict().items() if key != name})
 
 
 def test_a_codec_s_plain_values_are_the_codec():
-    assert Codec.of(BYTE.to_dict()) == BYTE
+    for codec in (BYTE, Codec(kind="bfloat16", adapters=LowRank(rank=2, factored=("a.*",), whole=()))):
+        assert Codec.of(json.loads(json.dumps(codec.to_dict()))) == codec

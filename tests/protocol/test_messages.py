@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.compression import Codec
 from protocol.errors import MessageError, NotFiniteError, ProtocolError, VersionError
+from protocol.lowrank import LowRank
 from protocol.messages import (
     ACTIONS,
     MAX_DEPTH,
@@ -23,6 +25,7 @@ from protocol.secagg.messages import STAGES
 UNTIMED = settings(deadline=None, max_examples=50)
 
 DIGEST = "0" * 64
+ADAPTERS = LowRank(rank=2, factored=("*.fc.weight",), whole=())
 ORDER = Order(
     run_id="run-1",
     round=2,
@@ -100,8 +103,8 @@ def test_json_is_canonical():
         ({"base_digest": "abc"}, MessageError, "order.base_digest"),
         ({"vocabulary": ["a", 1]}, MessageError, "order.vocabulary must be a list of strings"),
         ({"vocabulary": "abc"}, MessageError, "order.vocabulary must be a list of strings"),
-        ({"codec": {}}, MessageError, "order.codec holds a kind and a block"),
-        ({"codec": {"kind": "int4", "block": 256}}, MessageError, "the codec is 'int4'"),
+        ({"codec": {}}, MessageError, "order.codec holds a kind, a block and adapters"),
+        ({"codec": {"kind": "int4", "block": 256, "adapters": {}}}, MessageError, "the codec is 'int4'"),
         ({"codec": "int8"}, MessageError, "order.codec must be an object"),
         ({"codec": "absent"}, MessageError, "order lacks codec"),
         ({"recipe": [1]}, MessageError, "order.recipe must be an object"),
@@ -186,8 +189,12 @@ def test_every_stage_of_secure_aggregation_has_one_action_in_the_stages_order():
         ({"action": "evaluate.vqa", "masking": {"x": 1}}, "an order to evaluate.vqa carries order.masking"),
         ({"masking": [1]}, "order.masking must be an object"),
         (
-            {"action": "query.share", "masking": {"x": 1}, "codec": {"kind": "int8", "block": 256}},
-            "an order under masks names the codec int8",
+            {"action": "query.share", "masking": {"x": 1}, "codec": {"kind": "int8", "block": 256, "adapters": {}}},
+            "an order under masks names the codec int8;",
+        ),
+        (
+            {"action": "query.share", "masking": {"x": 1}, "codec": Codec(adapters=ADAPTERS).to_dict()},
+            "an order under masks names the codec float32 of factors;",
         ),
     ],
 )

@@ -3,7 +3,10 @@
 Source: LoRA, arXiv 2106.09685, through peft.
 """
 
-from torch import nn
+import math
+
+import torch
+from torch import Tensor, nn
 
 from mumc_model.model import MumcModel
 from mumc_model.privacy import AdapterConfig
@@ -12,6 +15,10 @@ TARGETS = ("qkv", "proj", "fc1", "fc2", "query", "key", "value", "dense")
 """Linear layers of timm's blocks and of BERT's that get an adapter."""
 HEADS = ("vision_proj.", "text_proj.", "itm_head.")
 """Small parts that learn beside the adapters."""
+ADAPTED = tuple(
+    f"{place}.*.{layer}.weight" for place in ("visual_encoder.blocks", "text_encoder.bert.encoder") for layer in TARGETS
+)
+"""Patterns of the names of the matrices that change by the product of an adapter."""
 
 
 class Adapters:
@@ -31,17 +38,37 @@ class Adapters:
         for name, weight in model.named_parameters():
             weight.requires_grad_(".lora_" in name or name.startswith(HEADS))
 
-    def fold(self) -> None:
-        """Add what was learned to the backbone's own weights, and take the adapters out."""
+    @torch.no_grad()
+    def restart(self, generator: torch.Generator) -> None:
+        """Draw the first factors anew as peft does, on the CPU; what the adapters add is 0 again."""
+        for name, weight in self._model.named_parameters():
+            if ".lora_A." in name:
+                drawn = torch.empty(weight.shape)
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+                weight.copy_(drawn)
+            elif ".lora_B." in name:
+                weight.zero_()
+
+    @torch.no_grad()
+    def fold(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Add what was learned to the backbone's own weights, and take the adapters out.
+
+        The factors of what was added come back, on the CPU, under the weights' names: left @ right is the change.
+        """
         from peft.tuners.lora import LoraLayer
 
+        factors = {}
         for name, layer in list(self._model.named_modules()):
             if isinstance(layer, LoraLayer):
+                (kind,) = layer.active_adapters
+                left, right = (pair[kind].get_parameter("weight") for pair in (layer.lora_B, layer.lora_A))
+                factors[f"{name}.weight"] = (left * layer.scaling[kind]).cpu(), right.to("cpu", copy=True)
                 layer.merge()
                 parent, _, child = name.rpartition(".")
                 base = layer.get_base_layer()
                 assert isinstance(base, nn.Module)
                 setattr(self._model.get_submodule(parent), child, base)
+        return factors
 
 
 def _targets(model: MumcModel) -> list[str]:
