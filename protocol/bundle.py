@@ -46,6 +46,7 @@ clientapp = "client.app:app"
 [tool.flwr.app.config]
 hydra-overrides = ""
 run-json = ""
+resume = false
 """
 
 

@@ -6,7 +6,7 @@ from time import monotonic
 
 from mumc_model.data.files import write_atomically
 from server.control import Control
-from server.errors import ControlError, ServerError
+from server.errors import ServerError
 from server.home import Home
 from server.roster import EnrolledSite, SiteRegister
 from server.seal import read_nodes
@@ -43,6 +43,7 @@ class Rehearsals:
         self._home, self._control, self._say = home, control, say
         self._file = home.state / "rehearsed.json"
         self._next = 0.0
+        self._told = ""
 
     def step(self) -> None:
         """Ask those that are new and online; looks only every few seconds, and only while somebody is new."""
@@ -56,10 +57,10 @@ class Rehearsals:
             nodes = read_nodes(self._home)
             if here := [site for site in new if nodes.get(site.name) in online]:
                 self._ask(here)
-        except ControlError:
-            return
         except (ServerError, ValueError) as error:
-            self._say(f"no rehearsal: {error}")
+            if str(error) != self._told:
+                self._say(f"no rehearsal: {error}")
+            self._told = str(error)
 
     def _new(self) -> list[EnrolledSite]:
         noted = self._noted()

@@ -46,7 +46,7 @@ def story(tmp_path_factory):
         told.first = told.killed.process.wait(300)
         again = federation.run("--resume")
         wait_for("round 2 at a site", lambda: trains(federation.folders[SITES[0]], "killed", 2), seconds=300)
-        told.killed_link = kill("flower-superlink")
+        told.killed_link = kill("server.superlink")
         told.second = again.process.wait(300)
         again = federation.run("--resume", "run_id=killed")
         told.third, told.printed = again.process.wait(600), again.text
@@ -78,7 +78,7 @@ def spooled(hub, run):
 
 def kill(program):
     """Kill the processes of one of Flower's programs, as the kernel does when memory runs out; how many there were."""
-    found = [p for p in psutil.process_iter(["cmdline"]) if any(program in word for word in p.info["cmdline"][:3])]
+    found = [p for p in psutil.process_iter(["cmdline"]) if any(program in word for word in (p.info["cmdline"] or [])[:3])]
     for process in found:
         process.kill()
     psutil.wait_procs(found, timeout=30)
