@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import httpx
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -190,6 +191,13 @@ def _push(grid: Grid, messages: Sequence[Message]) -> tuple[dict[str, int], list
 def _pull(grid: Grid, message_id: str, node: int, order: Order) -> Reply | None:
     try:
         replies = list(grid.pull_messages([message_id]))
+    except httpx.HTTPStatusError as error:
+        if not error.response.is_server_error:
+            raise
+        # A SuperLink that is busy with other sites' arrays may fail to look; it is asked again.
+        status = error.response.status_code
+        _log.warning("the SuperLink could not say whether node %016x has answered (status %d)", node, status)
+        return None
     except _BROKEN as error:
         _log.warning("the reply of node %016x cannot be read: %s", node, type(error).__name__)
         return Reply(node=node, order=order, fault=UNREADABLE)

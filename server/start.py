@@ -1,6 +1,7 @@
 """The server's programs, and who they let in: the register of sites, kept the same at the SuperLink."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 
 from protocol import certificates
@@ -15,6 +16,8 @@ from server.roster import SiteRegister
 from server.seal import read_nodes, write_nodes
 
 ANY = ("0.0.0.0", "::", "")
+LARGE_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+"""Blocks of a megabyte and more, as weights are made of, go back to the system when they are freed (glibc)."""
 PATIENCE = 120
 """So many looks in vain before a SuperLink that does not answer is worth a word."""
 
@@ -22,7 +25,7 @@ PATIENCE = 120
 def programs(home: Home, config: FederationFile) -> list[Program]:
     """The SuperLink that sites dial, and the SuperExec that starts the ServerApp of each run on this machine."""
     link = [
-        program_path("flower-superlink"),
+        *(sys.executable, "-Pm", "server.superlink"),
         *("--host", config.host, "--port", str(config.port)),
         *("--ssl-ca-certfile", str(home.ca_cert)),
         *("--ssl-certfile", str(home.server_cert)),
@@ -41,6 +44,7 @@ def programs(home: Home, config: FederationFile) -> list[Program]:
         *("--superexec-auth-secret-file", str(home.superexec_secret)),
     ]
     own = {HOME: str(home.root), "FLWR_HOME": str(home.state / "flower")}
+    own |= LARGE_BLOCKS
     return [
         Program(name="superlink", command=link, log=home.state / "superlink.log", environment=own),
         Program(name="superexec", command=executor, log=home.state / "superexec.log", environment=own),

@@ -1,5 +1,6 @@
 import time
 
+import httpx
 import pytest
 from flwr.app import RecordDict
 
@@ -98,6 +99,31 @@ def test_a_node_whose_message_is_not_taken_is_named(kind):
 def test_a_reply_that_flower_cannot_read_costs_its_site_alone():
     grid = BrokenGrid({1: answers, 2: answers}, ValueError("Unexpected set of `children`"))
     assert {reply.node: reply.fault for reply in asked(grid, [1, 2])} == {1: "", 2: "unreadable"}
+
+
+class BusyGrid(FakeGrid):
+    """The SuperLink fails at the first looks with this status."""
+
+    def __init__(self, nodes, status, looks):
+        super().__init__(nodes)
+        self.status, self.looks = status, looks
+
+    def pull_messages(self, message_ids):
+        self.looks -= 1
+        if self.looks >= 0:
+            httpx.Response(self.status, request=httpx.Request("POST", "https://server")).raise_for_status()
+        return super().pull_messages(message_ids)
+
+
+def test_a_superlink_that_is_busy_is_asked_again(caplog):
+    grid = BusyGrid({1: answers, 2: answers}, status=500, looks=3)
+    assert {reply.node: reply.fault for reply in asked(grid, [1, 2])} == {1: "", 2: ""}
+    assert caplog.text.count("500") == 3
+
+
+def test_a_superlink_that_refuses_is_not_asked_again():
+    with pytest.raises(httpx.HTTPStatusError):
+        list(asked(BusyGrid({1: answers}, status=401, looks=1), [1]))
 
 
 def test_a_failing_network_is_not_put_down_to_a_site():
