@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from mumc_model.figures import CLEAR, FAINT, INK, RULE, STYLE, VARIABLES, to_svg
 from server.history import History, loss_of
@@ -73,7 +73,7 @@ _DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (5, 1)), (0, (1, 3)))
 def _norms(history: History) -> Figure | None:
     """Length of each site's update, those that were refused marked, and of the mean."""
     inside = _series(history, lambda record: {s: v for s, v in record.norms.items() if s in record.merged})
-    outside = _series(history, lambda record: {s: v for s, v in record.norms.items() if s not in record.merged})
+    outside = _series(history, lambda record: {s: v for s, v in record.norms.items() if s in record.refused})
     if not inside and not outside:
         return None
     figure, axes = _canvas()
@@ -88,6 +88,8 @@ def _norms(history: History) -> Figure | None:
     positive = [value for series in (inside, outside) for _, values in series.values() for value in values if value > 0]
     if positive and max(positive) > 20 * min(positive):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("L2 norm")
     _finish(figure, axes)
     return figure

@@ -63,7 +63,7 @@ def test_a_run_in_which_nothing_was_lost_is_whole_and_says_one_sentence():
     assert headline(history) == ["2 of 2 rounds were merged, without masks; 2 with all 3 sites."]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(histories())
 def test_no_run_that_lost_a_site_or_a_round_is_whole_or_silent(history):
     complete = all(set(r.merged) == set(history.sites) for r in history.records)

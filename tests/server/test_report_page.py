@@ -143,6 +143,16 @@ def test_plots_are_those_that_the_run_has_numbers_for():
     assert draw_plots(history([])) == {}
 
 
+def test_a_refused_update_is_a_cross_with_its_name_and_one_of_a_void_attempt_is_none():
+    lost = record(2, merged=("a",), refused={"b": "norm_too_large"}, norms={"a": 1.0, "b": 90.0})
+    void = record(3, refused={"b": "no_answer"}, norms={"a": 1.0})
+    norms = draw_plots(history([record(1, merged=("a", "b")), lost, void]))["norms"]
+    assert re.findall(r"<text[^>]*> (\w+)</text>", norms) == ["b"]
+    assert "mathdefault" not in norms
+    assert ">refused</text>" in norms
+    assert ">refused</text>" not in draw_plots(history([void, record(3, merged=("a",), attempt=2)]))["norms"]
+
+
 def test_the_same_run_gives_the_same_bytes():
     run = history([record(n, merged=ALL, refused={"d": "stale"}, norms={"a": 1.0, "d": 90.0}) for n in range(1, 5)])
     assert to_html(run, draw_plots(run)) == to_html(run, draw_plots(run))
