@@ -276,15 +276,17 @@ def test_a_free_rider_does_not_say_what_is_usual():
 
 
 def test_a_liar_of_two_sites_cannot_stretch_what_is_usual_round_by_round():
-    """It sends just below the limit of each round; the honest norm stays what counts."""
-    merged = []
+    """It tries 4.9 times what it got through before, and where that is refused sends as much as before."""
+    first, second = honest(2)
+    merged, longest = [], 1.0
     for _ in range(12):
-        longest = 0.99 * 5 * max(1.0, np.sort(merged[-10:])[(len(merged[-10:]) - 1) // 2] if merged else 0.0)
-        first, second = honest(2)
-        norms, refused = judged([first, (longest * second).astype("float32")], usual=merged[-10:])
+        usual = merged[-10:]
+        if not kinds([first, (4.9 * longest * second).astype("float32")], usual=usual):
+            longest *= 4.9
+        norms, refused = judged([first, (longest * second).astype("float32")], usual=usual)
         assert refused == {}
-        merged += sorted(norms.values())
-    assert max(merged) < 5.3
+        merged += norms.values()
+    assert longest == 4.9
 
 
 def test_screens_that_are_off_refuse_nothing():
