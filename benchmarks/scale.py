@@ -5,7 +5,7 @@ For each number of sites `mumc-sim run experiment=hundred` runs in a process of 
     seconds        of a round, median; without the first, in which workers start and images are decoded
     seconds_site   the same for one site
     growth         seconds a site over those of the fewest sites: 1 is linear
-    server         peak resident MiB of the process that holds the server, in the rounds; and in the first and last alone
+    server         peak resident MiB of the server's process in the rounds; and in the second and last alone
     worker         the same of the largest worker
 
     python benchmarks/scale.py [--json] [--sites 10,30,100] [--rounds 4] [--workers 2] [--engine local] [OVERRIDE ...]

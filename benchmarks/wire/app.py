@@ -52,7 +52,7 @@ def play(grid, nodes, round, case, plan):
 
     came = 0
     order = SimpleNamespace(action="train", round=round)
-    for reply in exchange(grid, nodes, content, order, timeout_s=TIMEOUT_S):
+    for reply in exchange(grid, nodes, content, order, timeout_s=TIMEOUT_S, at_once=plan["at_once"]):
         if reply.content is None:
             raise RuntimeError(f"node {reply.node:016x} did not answer: {reply.fault}")
         came += take(reply, case, spool)
@@ -85,9 +85,7 @@ def echo(message, context):
 
 def report_of(node):
     """A report of a node that is named after its number."""
-    return Report(
-        run_id="transport", round=1, attempt=1, site=f"n{node}", examples=1, metrics={}, base_digest="0" * 64
-    )
+    return Report(run_id="transport", round=1, attempt=1, site=f"n{node}", examples=1, metrics={}, base_digest="0" * 64)
 
 
 def write(flat, layout):

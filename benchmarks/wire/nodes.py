@@ -24,15 +24,15 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 from flwr.supernode.fleet_http_connection import http_request_response
 
-sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from wire.app import ARRAYS, ASKED, report_of
+from wire.app import report_of
+
 from protocol.node_keys import read_node_key
 from protocol.records import to_record
 
 POLL_S, PIECES = 1.0, 2
-LARGE = 1 << 16
-"""Bytes from which on a piece is one of arrays."""
 stopped = threading.Event()
 noise = b""
 noise_lock = threading.Lock()
@@ -96,12 +96,7 @@ def answer(message, values, index, send, push):
         tree, pieces = get_object_tree(reply), get_all_nested_objects(reply)
     wanted, session = send(reply, tree, 0.0)
     with ThreadPoolExecutor(PIECES) as threads:
-        for future in [threads.submit(push_piece, push, session, name, pieces[name]) for name in pieces if name in wanted]:
-            future.result()
-
-
-def push_piece(push, session, name, piece):
-    push(session, name, piece.deflate())
+        list(threads.map(lambda name: push(session, name, pieces[name].deflate()), wanted & pieces.keys()))
 
 
 def window(size, index):
