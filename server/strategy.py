@@ -1,40 +1,35 @@
 """One round: orders, replies one by one, verify, decode, spool, judge, merge, server optimiser, journal, checkpoint."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import numpy as np
-from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from protocol.codec import digest, pack, unpack
 from protocol.compression import Codec, decode
-from protocol.envelope import payload_digest
-from protocol.errors import ProtocolError
-from protocol.messages import Order, Refusal, Report
-from protocol.records import arrays_to_record, payload_bytes, reply_from_record, to_record
+from protocol.messages import Order, Report
 from protocol.schema import WeightSchema
 from protocol.secagg.errors import SecaggError
 from protocol.secagg.packed import unpack_mean
 from server.checkpoint import Checkpoint, last_step, save_round
 from server.config import RunConfig
 from server.errors import FederationError, VoidRoundError
-from server.exchange import WORDS, Late, Reply, exchange
+from server.inquiry import Inquiry
 from server.journal import Journal, RoundRecord, name_lost
 from server.judge import Verdict, judge
 from server.merge import norm
 from server.optimizer import ServerOptimizer
 from server.round_folder import RoundFolder
 from server.rules import merge
-from server.screen import Roster, check_answers, check_examples, check_finite
+from server.screen import check_examples, check_finite
 from server.seal import Post
 from server.secagg import MaskedRound, Terms
 from server.spool import Update
-from server.tally import RefusedError, Tally, quoted
+from server.tally import Tally
 
 Array = np.ndarray[Any, Any]
 
@@ -64,13 +59,12 @@ class Strategy:
     ) -> None:
         self.schema = WeightSchema.of(start.weights)
         self.packed = pack(start.weights, self.schema)
-        self._grid, self._config, self._run_id, self._journal = grid, config, start.run_id, journal
+        self._config, self._run_id, self._journal = config, start.run_id, journal
         self._folder, self._rounds = journal.path.parent, rounds
         self._optimizer = ServerOptimizer(config.strategy, self.schema.flat_sizes)
         if start.moments:
             self._optimizer.load_state_dict(start.moments)
-        self._post, self._roster, self._masks = post, Roster(post.site if post else None), masks
-        self._late: Late | None = {} if config.federation.late == "discount" and masks is None else None
+        self._post, self._masks, self._inquiry = post, masks, Inquiry(grid, config, post)
 
     @property
     def digest(self) -> str:
@@ -120,8 +114,8 @@ class Strategy:
         `take` uses a report and the arrays beside it, and spools it.
         """
         here = self._rounds.spool.reports()
-        asked = [node for node in nodes() if self._roster.name(node) not in here]
-        tally = self.ask(order, asked, take, late=self._late if order.action == "train.pretrain" else None)
+        asked = [node for node in nodes() if self._inquiry.name(node) not in here]
+        tally = self._inquiry.ask(order, asked, take, base=self.packed, with_late=order.action == "train.pretrain")
         # An update of an earlier round may have come from a site that is silent in this one.
         tally.reports = self._rounds.spool.reports()
         for site in tally.reports.keys() & tally.refused.keys():
@@ -177,7 +171,7 @@ class Strategy:
             lambda: masks.session(order, self.schema, list(online)),
             order=order,
             nodes=online,
-            ask=self.ask,
+            ask=partial(self._inquiry.ask, base=self.packed),
             stage_timeout_s=masks.settings.stage_timeout_s,
             mask_timeout_s=self._config.federation.round_timeout_s,
         )
@@ -212,47 +206,6 @@ class Strategy:
             self._journal.append(record)
         return noted or record
 
-    def ask(
-        self,
-        order: Order,
-        nodes: Sequence[int],
-        take: Callable[[Report, Mapping[str, Array]], None],
-        *,
-        each: Callable[[int], Order] | None = None,
-        timeout_s: float | None = None,
-        late: Late | None = None,
-    ) -> Tally:
-        """What came of an order: each report that answers it is handed to `take`, which may refuse it by raising.
-
-        A fault of a site costs that site its place in the tally, with a code, and nothing else.
-
-        Args:
-            order: What is asked.
-            nodes: Whom.
-            take: Uses a report and the arrays beside it.
-            each: What one node is asked in its place: the same, but for what secure aggregation forwards to it.
-            timeout_s: How long to wait; by default that of a round.
-            late: Orders of earlier rounds whose answers are taken too.
-        """
-        tally = Tally()
-        timeout_s = timeout_s or self._config.federation.round_timeout_s
-        for reply in self._replies(order, nodes, tally, each, timeout_s, late):
-            try:
-                if self._post and reply.content is not None:
-                    self._post.check(reply.node, reply.content, reply.order)
-                report, arrays = _read(reply)
-                check_answers(report, reply.order)
-                report = self._weighed(reply.node, report, order)
-                self._roster.claim(reply.node, report.site, nodes)
-                report = replace(report, site=self._roster.name(reply.node))
-                take(report, arrays)
-            except ProtocolError as error:
-                if reply.order.round == order.round:
-                    tally.refuse(self._roster.name(reply.node), error)
-            else:
-                tally.reports[report.site] = report
-        return tally
-
     def check_update(self, report: Report, update: Mapping[str, Array]) -> None:
         """Return only if the weights beside a report could be merged.
 
@@ -263,47 +216,10 @@ class Strategy:
         check_examples(report, self._config.strategy.max_examples)
         check_finite(update, self.packed)
 
-    def _weighed(self, node: int, report: Report, order: Order) -> Report:
-        """The report, its weight in a plain mean no larger than the public units of its enrolled site.
-
-        Raises:
-            ExamplesError: it claims more than any site may.
-        """
-        if self._post is None or order.masking or order.action != "train.pretrain":
-            return report
-        check_examples(report, self._config.strategy.max_examples)
-        return replace(report, examples=min(report.examples, self._post.units(node)))
-
     def save(self, round: int, step: Mapping[str, Array] | None = None) -> None:
         """Write the weights, the optimiser's moments and the step that led to them to the output folder."""
         moments = self._optimizer.state_dict()
         save_round(self._folder, self.weights, moments, run_id=self._run_id, round=round, step=step)
-
-    def _replies(
-        self,
-        order: Order,
-        nodes: Sequence[int],
-        tally: Tally,
-        each: Callable[[int], Order] | None,
-        timeout_s: float,
-        late: Late | None,
-    ) -> Iterator[Reply]:
-        """The replies as they arrive, their bytes counted."""
-        arrays = self.packed if order.action.startswith("train.") else {}
-        base, post = arrays_to_record(arrays), self._post
-        same = payload_digest(order, arrays) if post and each is None else ""
-
-        def content(node: int) -> RecordDict:
-            asked = each(node) if each else order
-            seal = post.seal(asked, node, same or payload_digest(asked, arrays)) if post else None
-            record = to_record(asked, base, seal)
-            tally.bytes_down += payload_bytes(record)
-            return record
-
-        at_once = self._config.federation.at_once
-        for reply in exchange(self._grid, nodes, content, order, timeout_s=timeout_s, late=late, at_once=at_once):
-            tally.bytes_up += payload_bytes(reply.content) if reply.content is not None else 0
-            yield reply
 
     def _step(self, mean: Mapping[str, Array]) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -363,17 +279,3 @@ class Strategy:
 
 def _late(updates: Sequence[Update]) -> dict[str, int]:
     return {update.site: update.late for update in updates if update.late}
-
-
-def _read(reply: Reply) -> tuple[Report, dict[str, Array]]:
-    """The report and arrays in a reply.
-
-    Raises:
-        ProtocolError: there is none; its code says why.
-    """
-    if reply.content is None:
-        raise RefusedError(reply.fault, reply.words or WORDS.get(reply.fault, ""))
-    message, arrays = reply_from_record(reply.content)
-    if isinstance(message, Refusal):
-        raise RefusedError(message.code, quoted(message.text))
-    return message, arrays
