@@ -36,7 +36,7 @@ def test_files_go_by_their_digest_and_missing_ones_without_their_name(tmp_path):
     digest = hashlib.sha256(b"weights").hexdigest()
     assert shown(f"initial_weights={weights}")["initial_weights"] == f"a file, sha256 {digest}"
     assert shown(f"init.vision={weights}")["init"]["vision"] == f"a file, sha256 {digest}"
-    for place in (f"vocabulary={tmp_path}/none.txt", "init.text=~/north/bert"):
+    for place in (f"vocabulary={tmp_path}/none.txt", "init.text='~/north/bert'"):
         text = json.dumps(shown(place))
         assert "files that are no longer there" in text
         assert str(tmp_path) not in text
