@@ -59,7 +59,7 @@ h2 { font-size: 1.15rem; margin: 2.5rem 0 .6rem; } p { margin: .5rem 0; } .faint
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .86rem; }
 th, td { text-align: left; padding: .36rem .8rem .36rem 0; border-bottom: 1px solid var(--rule);
   font-variant-numeric: tabular-nums; vertical-align: baseline; } td:last-child { overflow-wrap: anywhere; }
-thead th { color: var(--faint); font-weight: 500; white-space: nowrap; } tbody th { font-weight: 600; white-space: nowrap; }
+th { white-space: nowrap; } thead th { color: var(--faint); font-weight: 500; } tbody th { font-weight: 600; }
 figure { margin: 1rem 0 1.6rem; } figure svg { width: 100%; height: auto; display: block; }
 svg text { font-family: inherit; } figcaption { font-size: .9rem; margin-top: .5rem; max-width: 46rem; }
 .strip text { fill: var(--ink); font-size: 12px; } .strip .name { text-anchor: end; dominant-baseline: central; }
