@@ -141,7 +141,7 @@ def test_images_that_go_bad_after_they_were_checked_are_refused_without_their_na
 
 @pytest.mark.parametrize("handler", ["pretrain.pretrain_site", "finetune.finetune_site", "finetune.evaluate_vqa"])
 def test_a_handler_that_fails_with_a_record_s_text_sends_a_code_and_logs_the_text(server, place, monkeypatch, handler):
-    def fail(order, *rest):
+    def fail(order, *rest, **settings):
         site = rest[-1]
         raise RuntimeError(f"cannot read {site.data.captions[0].image} of {site.data.captions[0].patient_id}")
 

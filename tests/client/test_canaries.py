@@ -159,10 +159,10 @@ def test_a_whole_run_with_a_site_that_fails_gives_nothing_away(federation, tmp_p
 
     honest = client.pretrain.pretrain_site
 
-    def fails(order, base, site):
+    def fails(order, base, site, **settings):
         if order.round == 2 and site.config.name == "south":
             raise RuntimeError(f"{FAULT} at {site.root}: {site.data.captions[0]}")
-        return honest(order, base, site)
+        return honest(order, base, site, **settings)
 
     monkeypatch.setattr(client.pretrain, "pretrain_site", fails)
     caplog.set_level(logging.DEBUG)
@@ -188,10 +188,10 @@ def test_a_run_under_masks_gives_nothing_away(planted, tmp_path, machine, monkey
     home, sites = copied(planted / "three", tmp_path)
     honest = client.pretrain.pretrain_site
 
-    def fails(order, base, site):
+    def fails(order, base, site, **settings):
         if order.round == 2 and site.config.name == "cedar":
             raise DataError(f"{FAULT} at {site.root}: {site.data.captions[0]}")
-        return honest(order, base, site)
+        return honest(order, base, site, **settings)
 
     monkeypatch.setattr(client.pretrain, "pretrain_site", fails)
     engine = InProcess(1)
@@ -250,7 +250,7 @@ RAISED = {
 
 @pytest.mark.parametrize("kind", sorted(RAISED))
 def test_the_text_of_an_exception_stays(federation, monkeypatch, capfd, kind):
-    def fail(order, base, site):
+    def fail(order, base, site, **settings):
         error = RAISED[kind](f"{FAULT} in {site.root}")
         error.add_note(f"about {site.data.captions[0].patient_id}")
         raise error from ValueError(site.data.captions[0].caption)
