@@ -48,7 +48,7 @@ COMMON = (
 )
 CASES: Mapping[str, Sequence[str]] = {
     "unlike": (),
-    "long": ("federation.local_steps=25", "federation.rounds=12"),
+    "long": ("federation.local_steps=25", "federation.rounds=6"),
     "alike": ("source.phantom.unlike=0.0",),
     "size": ("partition=size", "source.phantom.images=100"),
     "dirichlet": ("partition=dirichlet", "source.phantom.images=100"),
