@@ -5,8 +5,10 @@ For each number of sites `mumc-sim run experiment=hundred` runs in a process of 
     seconds        of a round, median; without the first, in which workers start and images are decoded
     seconds_site   the same for one site
     growth         seconds a site over those of the fewest sites: 1 is linear
-    server         peak resident MiB of the server's process in the rounds; and in the second and last alone
-    worker         the same of the largest worker
+    server         peak MiB of the server's process in the rounds, and in the second and last alone: its own memory,
+                   without what it has mapped of files
+    resident       the same with that: pages of updates on the disk count, which the system takes back at need
+    worker         own memory of the largest worker
 
     python benchmarks/scale.py [--json] [--sites 10,30,100] [--rounds 4] [--workers 2] [--engine local] [OVERRIDE ...]
 """
@@ -74,7 +76,7 @@ def measure(sites: int, asked: argparse.Namespace) -> dict:
     seconds = statistics.median(rounds[1:])
     found = {"sites": sites, "rounds": len(rounds), "seconds": round(seconds, 2), "first": round(rounds[0], 2)}
     found["seconds_site"] = round(seconds / sites, 4)
-    for name in ("server", "worker"):
+    for name in ("server", "resident", "worker"):
         of_rounds = [peaks.get(round, {}).get(name, 0.0) for round in range(len(rounds))]
         found |= {name: max(of_rounds), f"{name}_first": of_rounds[1], f"{name}_last": of_rounds[-1]}
     return found
@@ -85,19 +87,22 @@ def watch(process: psutil.Process, journal: Path) -> dict[int, dict[str, float]]
     peaks: dict[int, dict[str, float]] = {}
     while process.poll() is None:
         done = journal.read_bytes().count(b"\n") if journal.is_file() else 0
-        now = peaks.setdefault(done, {"server": 0.0, "worker": 0.0})
-        now["server"] = max(now["server"], resident(process))
+        now = peaks.setdefault(done, dict.fromkeys(("server", "resident", "worker"), 0.0))
+        own, resident = memory(process)
+        now["server"], now["resident"] = max(now["server"], own), max(now["resident"], resident)
         for child in process.children(recursive=True):
-            now["worker"] = max(now["worker"], resident(child))
+            now["worker"] = max(now["worker"], memory(child)[0])
         time.sleep(LOOK_S)
     return peaks
 
 
-def resident(process: psutil.Process) -> float:
+def memory(process: psutil.Process) -> tuple[float, float]:
+    """Own and resident MiB now; a process that has ended has none."""
     try:
-        return round(process.memory_info().rss / MIB, 1)
+        found = process.memory_info()
     except psutil.Error:
-        return 0.0
+        return 0.0, 0.0
+    return round((found.rss - found.shared) / MIB, 1), round(found.rss / MIB, 1)
 
 
 if __name__ == "__main__":
