@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -16,23 +17,27 @@ from mumc_model.config import Recipe
 from mumc_model.data.tokenizer import vocabulary
 from mumc_model.model import build_model
 from mumc_model.sharing import load_shared, shared_weights
+from protocol.bundle import installed_digest
 from protocol.compression import Codec, decode
 from protocol.errors import UnexpectedWeightsError
 from protocol.lock import exclusive
 from protocol.messages import Report
 from server.checkpoint import WEIGHTS, Checkpoint, load_round, write_whole
 from server.config import RunConfig
-from server.errors import FederationError, OutputError, VoidRoundError
+from server.errors import FederationError, OutputError, ServerError, VoidRoundError
 from server.exchange import wait_for_nodes
+from server.history import History
 from server.journal import Journal, RoundRecord, name_lost
 from server.modes import masked_terms
 from server.orders import Orders, fit_vocabulary
 from server.output import CONFIG, JOURNAL, LOCK, REPORT, RESULT, ROUND, own_folder, result_json, write_config
-from server.report import report_text
+from server.report import to_markdown
+from server.report_page import write_reports
 from server.round_folder import RoundFolder
 from server.rules import check_rule
 from server.seal import Post
 from server.secagg import Terms
+from server.sinks import Sinks, check_sinks
 from server.strategy import Strategy
 from server.tally import Tally
 
@@ -77,10 +82,11 @@ def run(
     Raises:
         OutputError: the output folder holds another run, another process plays this one, or the disk refuses.
         FederationError: too few sites came or could be merged; what was saved until then stands.
-        ConfigError, CheckpointError: secure aggregation or the merging rule does not go with the run; the model, the
-            vocabulary or the first weights cannot be had.
+        ConfigError, CheckpointError: secure aggregation, the merging rule or a sink does not go with the run; the
+            model, the vocabulary or the first weights cannot be had.
     """
     masks = masked_terms(config, post)
+    check_sinks(config.sinks)
     check_rule(config.merge, config.federation.min_sites)
     folder = own_folder(Path(config.output_dir), resume=resume)
     with exclusive(folder / LOCK, OutputError, patience_s=1.0):
@@ -107,13 +113,20 @@ class _Run:
         write_config(folder, config)
         if not self._start.round and (config.federation.rounds or config.federation.final == "finetune"):
             self._strategy.save(0)
-        for record in self._play_rounds():
-            on_round(record)
-        tally, records = self._final(), self._journal.records
-        enrolled = self._post.names if self._post else ()
-        write_whole(folder / REPORT, report_text(config, run_id, records, tally, enrolled).encode())
-        write_whole(folder / RESULT, result_json(config, run_id, records, tally))
-        self._rounds.clear()
+        sinks = Sinks(config.sinks, folder, run_id)
+        try:
+            for record in self._play_rounds():
+                sinks.add(record)
+                on_round(record)
+            tally = self._final()
+            self._finish(tally)
+        except BaseException:
+            # A run that breaks off can be read too; that it broke off is what has to be heard.
+            with suppress(ServerError):
+                self._report()
+            sinks.close()
+            raise
+        sinks.end({site: report.metrics for site, report in tally.reports.items()}, config.federation.rounds + 1)
         return FederationResult(
             run_id=run_id,
             weights=folder / WEIGHTS,
@@ -123,6 +136,23 @@ class _Run:
             refused=tally.refused,
             reasons=tally.reasons,
         )
+
+    def _finish(self, tally: Tally) -> None:
+        """Write what a finished run leaves; with the result in its place it has finished."""
+        enrolled, code = (self._post.names, installed_digest()) if self._post else ((), "")
+        result = result_json(
+            self._config, self._start.run_id, self._journal.records, tally, enrolled=enrolled, code=code
+        )
+        write_whole(self._folder / RESULT, result)
+        self._report()
+        self._rounds.clear()
+
+    def _report(self) -> None:
+        """Write what people read of the run; a trial on one machine has a report of its own, over all its runs."""
+        if self._post:
+            write_reports(self._folder, self._post.names)
+        else:
+            write_whole(self._folder / REPORT, to_markdown(History.read(self._folder)).encode())
 
     def _checkpoint(self, recipe: Recipe) -> Checkpoint:
         """Where the run stands: what was saved last, else its first weights."""

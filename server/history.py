@@ -190,7 +190,7 @@ def loss_of(record: RoundRecord) -> float | None:
 
 def headline(history: History) -> list[str]:
     """The run in sentences, what went wrong included; never plain success where a site was lost."""
-    return [*_progress(history), *_losses(history)]
+    return [*_progress(history), *losses(history)]
 
 
 def _progress(history: History) -> list[str]:
@@ -207,7 +207,8 @@ def _progress(history: History) -> list[str]:
     return lines
 
 
-def _losses(history: History) -> list[str]:
+def losses(history: History) -> list[str]:
+    """What the run did without, in sentences; none where nothing was lost."""
     lines = []
     if history.lost:
         most = _most_first(history.lost)

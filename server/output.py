@@ -70,8 +70,25 @@ def read_config(folder: Path) -> RunConfig:
         ) from error
 
 
-def result_json(config: RunConfig, run_id: str, records: Sequence[RoundRecord], tally: Tally) -> bytes:
-    """The result file: who reported what, and every number once more as a cell."""
+def result_json(
+    config: RunConfig,
+    run_id: str,
+    records: Sequence[RoundRecord],
+    tally: Tally,
+    *,
+    enrolled: Sequence[str] = (),
+    code: str = "",
+) -> bytes:
+    """The result file: who reported what, and every number once more as a cell.
+
+    Args:
+        config: The run.
+        run_id: Its name.
+        records: Of every round and attempt.
+        tally: What came of the sites after the last round.
+        enrolled: Names of the sites that were asked, where they are enrolled.
+        code: Digest of the code that played the run (`protocol.bundle`); empty in a trial.
+    """
     sites = {
         site: {"examples": report.examples, "metrics": dict(report.metrics)}
         for site, report in sorted(tally.reports.items())
@@ -88,6 +105,8 @@ def result_json(config: RunConfig, run_id: str, records: Sequence[RoundRecord], 
     values = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
+        "enrolled": list(enrolled),
+        "code": code,
         "rounds": sum(record.sites_merged > 0 for record in records),
         "secagg": {
             "masked": any(record.secagg for record in records),

@@ -1,25 +1,16 @@
 """What a run leaves to read: who was in which round, who was absent and why, and what each site reached."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from protocol.messages import EPSILON
-from server.config import RunConfig
 from server.history import OFFLINE, History, code_of, headline, loss_of, numbered
 from server.journal import RoundRecord
-from server.tally import Tally
 
 SHOWN = ("accuracy", "accuracy_open", "accuracy_closed", "tested", EPSILON)
 """Metrics of fine-tuned models that stand in the table; all of them are in `result.json`."""
 FINAL = {"finetune": "Fine-tuned models", "evaluate": "Models evaluated again", "rehearse": "Rehearsal"}
 """What the part after the last round is called."""
-
-
-def report_text(
-    config: RunConfig, run_id: str, records: Sequence[RoundRecord], tally: Tally, enrolled: Iterable[str] = ()
-) -> str:
-    """A run that has just ended, in Markdown."""
-    return to_markdown(History.of(config, run_id, records, tally, enrolled))
 
 
 def to_markdown(history: History) -> str:

@@ -1,6 +1,5 @@
 """What the operator sees at a glance: the sites, who is missing and since when, and the runs with their last round."""
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +9,11 @@ from rich.text import Text
 
 from server.control import Control, FlowerRun, Node
 from server.errors import OutputError
+from server.history import History
+from server.history import losses as told_losses
 from server.home import Home
 from server.journal import RoundRecord, name_lost, read_journal
-from server.output import JOURNAL, RESULT
+from server.output import JOURNAL
 from server.roster import SiteRegister
 from server.seal import read_nodes
 
@@ -97,23 +98,11 @@ def _site(name: str, enrolled: str, node: Node | None) -> SiteStatus:
 
 
 def losses(folder: Path) -> str:
-    """Which sites a run has finished without, and in which rounds, or after them; empty where it had all of them."""
-    gone: dict[str, list[str]] = {}
-    for record in _records(folder):
-        for site in record.refused if record.sites_merged else ():
-            gone.setdefault(site, []).append(f"round {record.round}")
-        if record.sites_merged and len(record.refused) + record.sites_merged < record.sites_expected:
-            gone.setdefault("sites that were offline", []).append(f"round {record.round}")
-    for site in _lost_afterwards(folder):
-        gone.setdefault(site, []).append("after the rounds")
-    return "; ".join(f"{site} ({', '.join(when)})" for site, when in sorted(gone.items()))
-
-
-def _lost_afterwards(folder: Path) -> list[str]:
+    """What a finished run did without, in sentences; empty where every site was in all of it."""
     try:
-        return sorted(json.loads((folder / RESULT).read_text(encoding="utf-8"))["vqa"]["refused"])
-    except (OSError, ValueError, KeyError):
-        return []
+        return " ".join(told_losses(History.read(folder)))
+    except OutputError:
+        return ""
 
 
 def _run(run: FlowerRun) -> RunStatus:

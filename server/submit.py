@@ -17,6 +17,7 @@ from server.errors import ControlError, OutputError
 from server.home import Home
 from server.output import CONFIG, REPORT, RESULT, own_folder, read_config
 from server.roster import SiteRegister
+from server.sinks import check_sinks
 
 OUTPUT = "output.log"
 """In the run's folder: everything that its program prints, Flower's lines too."""
@@ -52,6 +53,7 @@ def prepare(home: Home, overrides: Sequence[str], name: str = "") -> RunConfig:
             f"federation.sites is {config.federation.sites}, and {enrolled} sites are enrolled; enrol more, or expect "
             "fewer"
         )
+    check_sinks(config.sinks)
     run_id = config.run_id or f"{name or _experiment(overrides)}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = Path(config.output_dir) if "output_dir" in given else home.runs / run_id
     return replace(config, run_id=run_id, output_dir=str(own_folder(folder.resolve())))

@@ -74,7 +74,9 @@ def test_a_line_of_another_form_is_named(tmp_path, line):
 def test_a_missing_journal_and_a_refusing_disk_are_named(tmp_path):
     with pytest.raises(OutputError, match="there is no journal"):
         read_journal(tmp_path / "journal.jsonl")
-    with pytest.raises(OutputError, match=r"cannot be written: No such file or directory \(.* GB free\); the last checkpoint stands"):
+    with pytest.raises(
+        OutputError, match=r"cannot be written: No such file or directory \(.* GB free\); the last checkpoint stands"
+    ):
         Journal(tmp_path / "absent" / "journal.jsonl").append(RECORD)
 
 

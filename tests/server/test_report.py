@@ -8,9 +8,15 @@ from configs.compose import compose
 from configs.loader import load
 from protocol.messages import Report
 from server.config import RunConfig
+from server.history import History
 from server.journal import RoundRecord
-from server.report import report_text
+from server.report import to_markdown
 from server.tally import Tally
+
+
+def report_text(*run):
+    """A run that has just ended, in Markdown."""
+    return to_markdown(History.of(*run))
 
 
 @pytest.fixture(scope="module")
