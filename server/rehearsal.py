@@ -15,6 +15,8 @@ from server.submit import prepare, submit
 EVERY_S = 10.0
 """How often new sites are looked for, as long as one has not rehearsed."""
 WAIT_S = 120.0
+TELL_AFTER = 3
+"""So many looks in vain before it is told why nobody rehearses."""
 
 
 def overrides_for(sites: Sequence[str], given: Sequence[str] = ()) -> list[str]:
@@ -43,7 +45,7 @@ class Rehearsals:
         self._home, self._control, self._say = home, control, say
         self._file = home.state / "rehearsed.json"
         self._next = 0.0
-        self._told = ""
+        self._vain = 0
 
     def step(self) -> None:
         """Ask those that are new and online; looks only every few seconds, and only while somebody is new."""
@@ -58,9 +60,12 @@ class Rehearsals:
             if here := [site for site in new if nodes.get(site.name) in online]:
                 self._ask(here)
         except (ServerError, ValueError) as error:
-            if str(error) != self._told:
+            self._vain += 1
+            # At first the SuperLink may still be starting; what stays is told once.
+            if self._vain == TELL_AFTER:
                 self._say(f"no rehearsal: {error}")
-            self._told = str(error)
+        else:
+            self._vain = 0
 
     def _new(self) -> list[EnrolledSite]:
         noted = self._noted()
