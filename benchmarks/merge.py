@@ -7,6 +7,8 @@ at a server; the disk's cache holds them, as it does what has just arrived.
     share_of_copy_bandwidth   bytes of updates that are merged a second, over bytes that `np.copyto` copies a second
                               between arrays of one update's size that were written before, on one thread or two,
                               whichever is faster
+    *_cpu_s                   the same as *_s in processor time of all threads: what a machine that is busy with other
+                              things leaves comparable
     peak_models               resident memory at the peak of a merge, its result and pages of the maps included, beyond
                               what the process had, in models of `--peak-values`; in a process of its own for each rule
 
@@ -114,9 +116,12 @@ def speeds(spool: Spool, puts: list[float], asked: argparse.Namespace) -> list[d
         "flower": flower(asked.sites, asked.values, weights),
     }
     found: dict[str, list[float]] = {name: [] for name in actions}
+    worked: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(asked.runs):
         for name, action in actions.items():
+            before = time.process_time()
             found[name].append(seconds(action))
+            worked[name].append(time.process_time() - before)
     # Each run's own ratio: what slows the machine down for a while slows down both sides of it.
     copying = [min(times) for times in zip(found["copy_1"], found["copy_2"], strict=True)]
     factors = {"sites": asked.sites, "values": asked.values}
@@ -124,6 +129,7 @@ def speeds(spool: Spool, puts: list[float], asked: argparse.Namespace) -> list[d
         "put_s": statistics.median(puts),
         "judge_s": seconds(lambda: inner_products(updates)),
         **{f"{name}_s": statistics.median(times) for name, times in found.items()},
+        **{f"{name}_cpu_s": statistics.median(times) for name, times in worked.items()},
         "ratio_to_flower": median_ratio(found["flower"], found["merge"]),
         "share_of_copy_bandwidth": asked.sites * median_ratio(copying, found["merge"]),
         "merge_gb_per_s": asked.sites * asked.values * 4e-9 / statistics.median(found["merge"]),
