@@ -94,6 +94,7 @@ def rehearse(
 def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = False) -> None:
     from pathlib import Path
 
+    from server.errors import ControlError
     from server.start import control
     from server.status import losses
     from server.submit import OUTPUT, follow, read_report, submit, wait_until_ended, why_failed
@@ -115,13 +116,16 @@ def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = Fal
                 err=True,
             )
             raise typer.Exit(130) from None
+        except ControlError as error:
+            typer.echo(f"mumc-server: {error}, then go on with the run: {_again(home, config)}", err=True)
+            raise typer.Exit(2) from None
     if ended.status == "finished:stopped":
         typer.echo(f"{config.run_id} was stopped; what it has saved is in {config.output_dir}", err=True)
         raise typer.Exit(1)
     if ended.status != "finished:completed":
         typer.echo(
             f"{config.run_id} failed: {why_failed(ended)} (all that it printed: {config.output_dir}/{OUTPUT}); go on "
-            f"with it: mumc-server run {home.root} --resume run_id={config.run_id}",
+            f"with it: {_again(home, config)}",
             err=True,
         )
         raise typer.Exit(1)
@@ -129,6 +133,10 @@ def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = Fal
     if lost := losses(Path(config.output_dir)):
         typer.echo(f"{config.run_id} has finished, and not every site was in all of it: {lost}", err=True)
         raise typer.Exit(LOSSES)
+
+
+def _again(home: "Home", config: "RunConfig") -> str:
+    return f"mumc-server run {home.root} --resume run_id={config.run_id}"
 
 
 @app.command()

@@ -83,14 +83,22 @@ def unfinished(home: Home, overrides: Sequence[str]) -> RunConfig:
 def wait_until_ended(link: Control, config: RunConfig, say: Callable[[str], None]) -> None:
     """Return once the SuperLink has no run of this name at work; it notices after a moment that one has died.
 
+    A SuperLink that does not answer is waited for too: it may just be starting again.
+
     Raises:
-        ControlError: it is still at work.
+        ControlError: the run is still at work, or the SuperLink does not come.
     """
-    for look in range(round(DIES_S / _LOOK_S)):
-        if all(run.status.startswith("finished") for run in link.runs() if run.name == config.run_id):
-            return
-        if look == 0:
-            say(f"{config.run_id} is at work for the SuperLink; waiting at most {DIES_S:.0f} s for it to end")
+    for looks_left in reversed(range(round(DIES_S / _LOOK_S))):
+        try:
+            if all(run.status.startswith("finished") for run in link.runs() if run.name == config.run_id):
+                return
+            why = f"{config.run_id} is at work for the SuperLink"
+        except ControlError as error:
+            why = str(error)
+            if not looks_left:
+                raise
+        if looks_left == round(DIES_S / _LOOK_S) - 1:
+            say(f"{why}; waiting at most {DIES_S:.0f} s")
         time.sleep(_LOOK_S)
     raise ControlError(f"{config.run_id} is still at work; look at it with mumc-server status, or end it first")
 

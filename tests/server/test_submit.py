@@ -1,6 +1,7 @@
 """A run from the operator's command to the SuperLink, and what status says of it."""
 
 import json
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,9 +13,11 @@ from rich.console import Console
 from configs.loader import ConfigurationError
 from server.errors import ControlError, OutputError
 from server.journal import Journal, RoundRecord
+from server.output import result_json, write_config
 from server.seal import write_nodes
 from server.status import look, tables
-from server.submit import follow, prepare, stop, submit, why_failed
+from server.submit import follow, prepare, stop, submit, unfinished, wait_until_ended, why_failed
+from server.tally import Tally
 from tests.federation import found
 from tests.server.link import Link
 
@@ -107,12 +110,16 @@ def test_why_a_run_failed_is_said_without_flowers_words(home, link):
         ("finished:failed", 1, "trial failed: round 2 is void"),
         ("finished:stopped", 1, "trial was stopped; what it has saved is in "),
         ("interrupted", 130, "trial goes on; look at it with: mumc-server status "),
+        ("finished:failed", 1, " --resume run_id=trial"),
+        ("gone", 2, "the SuperLink does not answer, then go on with the run: mumc-server run "),
     ],
 )
 def test_a_run_that_does_not_complete_says_what_became_of_it(home, link, called, monkeypatch, status, ends, says):
     def end(asked, flower_id, config, show):
         if status == "interrupted":
             raise KeyboardInterrupt
+        if status == "gone":
+            raise ControlError("the SuperLink does not answer")
         return replace(asked.runs()[0], status=status, details="ServerApp failed with exception: round 2 is void")
 
     monkeypatch.setattr("server.submit.follow", end)
@@ -120,6 +127,93 @@ def test_a_run_that_does_not_complete_says_what_became_of_it(home, link, called,
     code, out, err = called("run", str(home.root), "run_id=trial")
     assert (code, out) == (ends, "")
     assert says in err
+
+
+def finished(home, name, *records, refused=None):
+    """A finished run's folder."""
+    config = prepare(home, [f"run_id={name}", "federation.rounds=2"])
+    folder = home.runs / name
+    write_config(folder, config)
+    journal, tally = Journal(folder / "journal.jsonl"), Tally(refused=refused or {})
+    for one in records:
+        journal.append(replace(one, merged=sorted({"north", "south"} - one.refused.keys())))
+    result = result_json(config, name, journal.records, tally, enrolled=["north", "south"])
+    (folder / "result.json").write_bytes(result)
+    (folder / "report.md").write_text(f"# {name}\n")
+    return config
+
+
+@pytest.mark.parametrize(
+    ("lost", "refused", "ends", "state", "says"),
+    [
+        ({}, {}, 0, "finished:completed", ""),
+        ({"south": "no_answer"}, {}, 3, "finished:with losses", "Sites were lost: south (1 round)."),
+        ({}, {"south": "data"}, 3, "finished:with losses", "Nothing came after the last round from south."),
+    ],
+)
+def test_a_run_that_did_without_a_site_is_no_plain_success(
+    home, link, called, monkeypatch, lost, refused, ends, state, says
+):
+    config = finished(home, "trial", record("trial", 1, {}), record("trial", 2, lost), refused=refused)
+    result = json.loads((home.runs / "trial" / "result.json").read_text())
+    result["vqa"]["sites"] = {"north": {"examples": 1, "metrics": {"accuracy": 0.5}}}
+    result["vqa"]["sites"] |= {} if refused else {"south": result["vqa"]["sites"]["north"]}
+    (home.runs / "trial" / "result.json").write_text(json.dumps(result))
+    monkeypatch.setattr("server.submit.prepare", lambda *_: config)
+    monkeypatch.setattr("server.start.control", lambda _: nullcontext(link))
+    code, out, err = called("run", str(home.root), "run_id=trial")
+    assert (code, out) == (ends, "round   1 | sites 2/2\n# trial\n")
+    assert says in err
+    (run,) = look(home, link).runs
+    assert (run.state, run.details) == (state, says)
+
+
+def unfinished_run(home, name):
+    config = prepare(home, [f"run_id={name}", "federation.rounds=7"])
+    write_config(home.runs / name, config)
+    return config
+
+
+def test_resume_takes_the_newest_run_that_did_not_finish_as_it_was_configured(home, link, called, monkeypatch):
+    first, second = unfinished_run(home, "first"), unfinished_run(home, "second")
+    finished(home, "third", record("third", 1, {}))
+    os.utime(home.runs / "first" / "config.json", (1, 1))
+    assert unfinished(home, []) == second
+    assert unfinished(home, ["run_id=first"]) == first
+    monkeypatch.setattr("server.start.control", lambda _: nullcontext(link))
+    assert called("run", str(home.root), "--resume", "--detach")[0] == 0
+    assert link.resumed == ["second"]
+    assert link.submitted[0]["federation"]["rounds"] == 7
+
+
+def test_resume_refuses_other_settings_and_what_there_is_not_to_go_on_with(home):
+    with pytest.raises(OutputError, match="has finished, so there is none to go on with"):
+        unfinished(home, [])
+    unfinished_run(home, "first")
+    with pytest.raises(ConfigurationError, match=r"federation\.rounds cannot change: a run goes on with the settings"):
+        unfinished(home, ["run_id=first", "federation.rounds=3"])
+    with pytest.raises(OutputError, match="holds no run to go on with"):
+        unfinished(home, ["run_id=other"])
+    finished(home, "third")
+    with pytest.raises(OutputError, match="already holds a finished run"):
+        unfinished(home, ["run_id=third"])
+
+
+def test_a_run_goes_on_once_the_superlink_has_noticed_that_its_program_died(home, link, monkeypatch):
+    config, said, looks = unfinished_run(home, "trial"), [], iter(range(100))
+    submit(link, config)
+
+    def sleep(seconds):
+        if next(looks) == 3:
+            link.ended.append(1)
+
+    monkeypatch.setattr("server.submit.time.sleep", sleep)
+    wait_until_ended(link, config, said.append)
+    assert said == ["trial is at work for the SuperLink; waiting at most 150 s"]
+    submit(link, config)
+    monkeypatch.setattr("server.submit.time.sleep", lambda seconds: None)
+    with pytest.raises(ControlError, match="trial is still at work"):
+        wait_until_ended(link, config, said.append)
 
 
 def test_stop_takes_the_run_at_work_and_asks_which_if_there_are_more(home, link):
