@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import numpy as np
 from flwr.app import Message
@@ -43,6 +44,7 @@ COMMON = (
     "federation.sites=4",
     "federation.min_sites=1",
     "secagg.mode=off",
+    "codec.kind=float32",
     "screen.norm_factor=0",
     "screen.free_riders=false",
 )
@@ -102,12 +104,12 @@ def flat(arrays: Mapping[str, Array]) -> Array:
 def measure(case: str, seed: int) -> list[dict[str, Any]]:
     """One row of figures a round."""
     Tap.bases, Tap.updates = {}, {}
-    simulations.run.LocalGrid = Tap
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch.object(simulations.run, "LocalGrid", Tap):
         overrides = [*COMMON, *CASES[case], f"seeds=[{seed}]", f"output_root={folder}"]
         config = load(SimulationConfig, compose("simulation", overrides))
         simulations.run.simulate(config, "benchmarks/screens.py", Console(quiet=True))
-    rows, earlier = [], []
+    rows: list[dict[str, Any]] = []
+    earlier: list[list[float]] = []
     for round, updates in sorted(Tap.updates.items()):
         known = [Tap.bases[round]]
         known += [Tap.bases[round] - Tap.bases[round - 1]] if round > 1 else []

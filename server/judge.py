@@ -23,9 +23,9 @@ Array = np.ndarray[Any, Any]
 Refused = dict[int, UpdateError]
 """Errors by an update's place."""
 
-FRESH = 1e-3
-"""An update is an echo where no more than this share of its length is new to the sites."""
-SAME = 1 - 1e-6
+FRESH = 0.05
+"""An update is an echo where no more than this share of its length is new to the sites; int8 alone makes 0.007 to 0.017."""
+SAME = 0.999
 """Two updates with a larger cosine than this are one."""
 DEVIATIONS = 5.0
 """The cosine of noise with anything that does not depend on it has mean 0 and deviation 1 / sqrt(values)."""

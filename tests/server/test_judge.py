@@ -94,7 +94,16 @@ def test_norms_and_cosines_are_those_of_numpy(tmp_path):
     np.testing.assert_allclose(look.fresh_n, rest / lengths[:4], rtol=1e-9)
 
 
+def in_int8(row, block=256):
+    """As int8 with a scale for each block brings it over."""
+    parts = np.array_split(row, np.arange(block, row.size, block))
+    scales = [np.abs(part).max() / 127 for part in parts]
+    return np.concatenate([np.round(part / scale) * scale for part, scale in zip(parts, scales, strict=True)])
+
+
 ECHOES = {
+    "the weights in int8": in_int8(BASE),
+    "the last step in int8": in_int8(STEP),
     "nothing": np.zeros_like(BASE),
     "the weights": BASE,
     "the weights, taken away": -BASE,
@@ -126,6 +135,11 @@ def test_of_two_equal_updates_the_one_that_claims_less_is_kept(longer, private):
     rows = [(longer * first).astype("float32"), first, second]
     for examples, refused in (([10, 20, 5], 1), ([20, 10, 5], 0)):
         assert kinds(rows, examples=examples, private=private) == {refused: FreeRiderError}
+
+
+def test_an_update_and_its_copy_in_int8_are_one():
+    first, second = honest(2)
+    assert kinds([first, in_int8(first), second], examples=[10, 20, 10]) == {1: FreeRiderError}
 
 
 def test_three_equal_updates_count_once_and_their_order_does_not_matter():
