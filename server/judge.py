@@ -24,7 +24,9 @@ Refused = dict[int, UpdateError]
 """Errors by an update's place."""
 
 FRESH = 0.05
-"""An update is an echo where no more than this share of its length is new to the sites; int8 alone makes 0.007 to 0.017."""
+"""An update is an echo where no more than this share of its length is new to the sites.
+
+Rounding to int8 alone makes 0.007 to 0.017 of it new."""
 SAME = 0.999
 """Two updates with a larger cosine than this are one."""
 DEVIATIONS = 5.0
