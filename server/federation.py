@@ -170,7 +170,8 @@ class _Run:
             FederationError: `federation.attempts` in a row were void.
         """
         void = 0
-        for round in range(self._start.round + 1, self._config.federation.rounds + 1):
+        left = range(self._start.round + 1, self._config.federation.rounds + 1)
+        for round in (round for round in left if not self._journal.given_up(round)):
             for attempt in count(self._next_attempt(round)):
                 order = self._orders.pretrain(round, self._strategy.digest, attempt)
                 try:

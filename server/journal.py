@@ -51,8 +51,9 @@ class RoundRecord:
     late: Mapping[str, int] = field(default_factory=dict)
     """Of each site in the mean whose update came after its own round, how many rounds after."""
     secagg: Mapping[str, Any] = field(default_factory=dict)
-    """Under masks the session's `sites`, `colluding` and `threshold`, the `survivors` in the sum, and of each `absent`
-    site the first `stage` that it missed and the `code`; empty in a plain round."""
+    """Under masks the session's `sites`, `colluding` and `threshold`, the `survivors` in the sum, whether sites were
+    asked to open it (`revealed`), and of each `absent` site the first `stage` that it missed and the `code`; empty in a
+    plain round."""
 
     def __str__(self) -> str:
         """The progress line."""
@@ -86,6 +87,10 @@ class Journal:
     def of(self, round: int, attempt: int) -> RoundRecord | None:
         """The record of an attempt at a round; None where it has not ended."""
         return next((r for r in self.records if (r.round, r.attempt) == (round, attempt)), None)
+
+    def given_up(self, round: int) -> bool:
+        """Whether a round came to nothing after its sites had opened their masks: they take no other attempt at it."""
+        return any(r.round == round and not r.sites_merged and r.secagg.get("revealed") for r in self.records)
 
     def norms(self, before: int, rounds: int) -> list[float]:
         """Norms of the updates that were merged in the last so many rounds before one, the newest last."""

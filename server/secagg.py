@@ -212,6 +212,7 @@ class MaskedRound:
             "colluding": self.session.colluding,
             "threshold": self.session.threshold,
             "survivors": sorted(self.tally.reports),
+            "revealed": self.revealed,
             "absent": dict(sorted(self.absent.items())),
         }
 

@@ -52,6 +52,7 @@ def test_a_masked_run_ends_with_the_plain_weighted_mean_and_says_that_it_was_mas
         "colluding": 0,
         "threshold": 2,
         "survivors": sorted(NODES),
+        "revealed": True,
         "absent": {},
     }
     assert (record.sites_merged, record.examples) == (3, 60)

@@ -80,7 +80,7 @@ def knock(place, hub, folder):
 
 def test_the_run_comes_to_its_end_and_says_that_it_lost_a_site(story):
     assert story.code == LOSSES, story.printed
-    lost = f"{LOST} (round 2)"
+    lost = f"Sites were lost: {LOST} (1 round)."
     assert f"trial has finished, and not every site was in all of it: {lost}" in story.printed
     (run,) = [run for run in story.status["runs"] if run["name"] == "trial"]
     assert (run["state"], run["details"]) == ("finished:with losses", lost)
