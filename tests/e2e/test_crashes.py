@@ -79,7 +79,8 @@ def spooled(hub, run):
 
 def kill(program):
     """Kill the processes of one of Flower's programs, as the kernel does when memory runs out; how many there were."""
-    found = [p for p in psutil.process_iter(["cmdline"]) if any(program in word for word in (p.info["cmdline"] or [])[:3])]
+    running = ((process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+    found = [process for process, command in running if any(program in word for word in command[:3])]
     for process in found:
         process.kill()
     psutil.wait_procs(found, timeout=30)
