@@ -131,9 +131,7 @@ class Post:
         else:
             self._note(asked, "accepted", record, payload=payload)
 
-    def _check(
-        self, node: int, record: RecordDict, asked: Statement, message: Report | Refusal, arrays: Arrays
-    ) -> str:
+    def _check(self, node: int, record: RecordDict, asked: Statement, message: Report | Refusal, arrays: Arrays) -> str:
         """The digest of what the reply says, once it was checked; empty where it is an unsigned refusal."""
         found = seal_from_record(record)
         if found is None:
