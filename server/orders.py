@@ -12,7 +12,7 @@ from protocol.lowrank import LowRank
 from protocol.messages import Order
 from server.config import CodecConfig, RunConfig
 
-SMALLEST = "float32"
+SMALLEST = "int8"
 """The smallest codec by which no loss of accuracy was measured (docs/results.md)."""
 
 

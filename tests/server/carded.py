@@ -9,7 +9,7 @@ from mumc_model.config import ModelConfig, Recipe, TextConfig, VisionConfig
 from protocol.messages import EPSILON, Order, Refusal
 from protocol.records import to_record
 from server import federation
-from server.config import FederationConfig, RunConfig, ScreenConfig
+from server.config import CodecConfig, FederationConfig, RunConfig, ScreenConfig
 from server.home import Home
 from tests.federation import found
 from tests.server.fake_grid import FakeGrid, Packed, report, site
@@ -52,6 +52,7 @@ def play(place: Path, run_id: str = "lung-1") -> tuple[Home, Path]:
     config = RunConfig(
         recipe=RECIPE,
         federation=FederationConfig(rounds=3, **limits),
+        codec=CodecConfig(kind="float32"),
         screen=ScreenConfig(norm_factor=0, free_riders=False),
         vocabulary=str(words),
         output_dir=str(home.runs / run_id),

@@ -6,7 +6,7 @@ import pytest
 
 from mumc_model.config import ModelConfig, Recipe, TextConfig, VisionConfig
 from server.cli import main
-from server.config import FederationConfig, RunConfig, StrategyConfig
+from server.config import CodecConfig, FederationConfig, RunConfig, StrategyConfig
 
 RECIPE = Recipe(
     model=ModelConfig(
@@ -36,7 +36,8 @@ def configured(tmp_path):
         fields = {"rounds": 1, "local_steps": 5, "sites": 3, "min_sites": 2, "wait_s": 0.05, "round_timeout_s": 5.0}
         fields |= {"rejoin_s": 0.05}
         return RunConfig(
-            **{"recipe": RECIPE, **rest},
+            # The sites of these tests are functions that answer with plain arrays.
+            **{"recipe": RECIPE, "codec": CodecConfig(kind="float32"), **rest},
             federation=FederationConfig(**{**fields, "final": "none", **changes}),
             vocabulary=str(vocabulary),
             strategy=strategy or StrategyConfig(),

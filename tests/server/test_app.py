@@ -6,7 +6,7 @@ from flwr.app import Context, RecordDict
 from configs.loader import ConfigurationError, dump
 from mumc_model.config import ModelConfig, Recipe, TextConfig, VisionConfig
 from server.app import app, run_config
-from server.config import FederationConfig, RunConfig
+from server.config import CodecConfig, FederationConfig, RunConfig
 from tests.server.fake_grid import FakeGrid, site
 
 
@@ -22,6 +22,7 @@ def configured(tmp_path) -> RunConfig:
         ),
         federation=FederationConfig(rounds=1, local_steps=1, sites=2, min_sites=2),
         vocabulary=str(tmp_path / "vocab.txt"),
+        codec=CodecConfig(kind="float32"),
         output_dir=str(tmp_path / "run"),
         run_id="r",
     )

@@ -16,7 +16,7 @@ MASKED = "+variants.masked.run.secagg.mode=required"
 
 @pytest.fixture(scope="module")
 def both(tiny, tmp_path_factory):
-    config = tiny(tmp_path_factory.mktemp("masked"), *THREE, MASKED, "federation.min_sites=3")
+    config = tiny(tmp_path_factory.mktemp("masked"), *THREE, MASKED, "federation.min_sites=3", "codec.kind=float32")
     return simulate(config, "pytest", Console(quiet=True))
 
 
