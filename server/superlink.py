@@ -1,8 +1,8 @@
 """Flower's SuperLink, whose database waits a minute for a writer before it: `python -Pm server.superlink ARGUMENTS`.
 
-Flower lets SQLite wait for five seconds. When a site confirms that it has an order, the SuperLink deletes the order's
-pieces in one transaction, which for hundreds of megabytes takes longer on a busy machine; whoever writes meanwhile, a
-site that sends a piece or the ServerApp that looks for replies, is told that the database is locked, and the run ends.
+Flower lets SQLite wait for five seconds. On a busy machine somebody held the lock longer while a site fetched an order
+of 400 MB, likely to delete the order's pieces, which is one transaction; whoever wrote meanwhile was told that the
+database is locked, and that answer to the ServerApp ended its run.
 """
 
 from flwr.supercore import sql_mixin
