@@ -42,11 +42,11 @@ def story(tmp_path_factory):
         say("the same run: its program is killed in round 1, the SuperLink in round 2")
         told.killed = federation.run(*RUN, *PLAIN, "run_id=killed")
         wait_for("an update on the disk", lambda: spooled(federation.hub, "killed"))
-        told.killed_program = kill("flwr-serverapp")
+        told.killed_program = kill(federation, "flwr-serverapp")
         told.first = told.killed.process.wait(300)
         again = federation.run("--resume")
         wait_for("round 2 at a site", lambda: trains(federation.folders[SITES[0]], "killed", 2), seconds=300)
-        told.killed_link = kill("server.superlink")
+        told.killed_link = kill(federation, "server.superlink")
         told.second = again.process.wait(300)
         again = federation.run("--resume", "run_id=killed")
         told.third, told.printed = again.process.wait(600), again.text
@@ -54,7 +54,7 @@ def story(tmp_path_factory):
         told.masked_whole = federation.run(*RUN, *MASKED, "run_id=masked-whole").process.wait(600)
         masked = federation.run(*RUN, *MASKED, "run_id=masked")
         wait_for("masked words on the disk", lambda: spooled(federation.hub, "masked"), seconds=300)
-        kill("flwr-serverapp")
+        kill(federation, "flwr-serverapp")
         masked.process.wait(300)
         told.masked = federation.run("--resume", "run_id=masked").process.wait(600)
         say(f"{SLOW} freezes in round 1, and is killed and started again later")
@@ -77,10 +77,10 @@ def spooled(hub, run):
     return list((hub / "runs" / run / "round" / "updates").glob("*.safetensors"))
 
 
-def kill(program):
-    """Kill the processes of one of Flower's programs, as the kernel does when memory runs out; how many there were."""
-    running = ((process, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
-    found = [process for process, command in running if any(program in word for word in command[:3])]
+def kill(federation, program):
+    """Kill the processes of one of its programs, as the kernel does when memory runs out; how many there were."""
+    family = psutil.Process(federation.started["server"].process.pid).children(recursive=True)
+    found = [process for process in family if any(program in word for word in process.cmdline()[:3])]
     for process in found:
         process.kill()
     psutil.wait_procs(found, timeout=30)
