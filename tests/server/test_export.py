@@ -10,12 +10,13 @@ from server import federation
 from server.checkpoint import load_arrays
 from server.errors import OutputError
 from server.export import export
+from tests.server.conftest import TOKENS
 from tests.server.fake_grid import FakeGrid
-from tests.server.test_federation import EAST, NORTH, SOUTH, TOKENS, configured  # noqa: F401
+from tests.server.test_federation import EAST, NORTH, SOUTH
 
 
 @pytest.fixture
-def finished(configured, tmp_path):  # noqa: F811
+def finished(configured, tmp_path):
     """The folder of a run of one round over three sites."""
     federation.run(FakeGrid({1: NORTH, 2: SOUTH, 3: EAST}), configured())
     return tmp_path / "run"
