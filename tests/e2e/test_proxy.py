@@ -90,8 +90,9 @@ def everywhere(proxy):
 
 
 def test_a_site_rehearses_through_the_proxy(rehearsed):
-    assert "rehearsed: 2.1 MB of weights left" in rehearsed.said
-    assert len(rehearsed.proxy.sent) > 2.05e6, "the weights went this way"
+    # 513,827 values leave as int8 with 2,008 scales; the weights come as float32.
+    assert "rehearsed: 0.5 MB of weights left" in rehearsed.said
+    assert len(rehearsed.proxy.sent) > 0.52e6, "the weights went this way"
     assert len(rehearsed.proxy.came) > 2.1e6
 
 
