@@ -1,5 +1,6 @@
 """The part of `mumc-server` that runs the federation: start, run, stop, status."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,6 +9,7 @@ from server.cli_enrol import HomeArgument
 
 if TYPE_CHECKING:
     from server.config import RunConfig
+    from server.control import FlowerRun
     from server.home import Home
 
 app = typer.Typer(rich_markup_mode=None)
@@ -95,18 +97,21 @@ def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = Fal
     from pathlib import Path
 
     from server.errors import ControlError
+    from server.output import RESULT
     from server.start import control
-    from server.status import losses
-    from server.submit import OUTPUT, follow, read_report, submit, wait_until_ended, why_failed
+    from server.submit import follow, submit, wait_until_ended
 
     with control(home) as link:
         if resume:
-            wait_until_ended(link, config, lambda line: typer.echo(line, err=True))
+            wait_until_ended(link, config, partial(typer.echo, err=True))
+            if (Path(config.output_dir) / RESULT).exists():
+                # Its program had outlived the SuperLink.
+                return _tell_results(config)
         flower_id = submit(link, config, resume=resume)
         typer.echo(f"run {config.run_id}: results in {config.output_dir}", err=True)
         if detach:
             typer.echo(f"submitted; look at it with: mumc-server status {home.root}", err=True)
-            return
+            return None
         try:
             ended = follow(link, flower_id, config, typer.echo)
         except KeyboardInterrupt:
@@ -119,6 +124,13 @@ def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = Fal
         except ControlError as error:
             typer.echo(f"mumc-server: {error}, then go on with the run: {_again(home, config)}", err=True)
             raise typer.Exit(2) from None
+    _check_completed(home, config, ended)
+    return _tell_results(config)
+
+
+def _check_completed(home: "Home", config: "RunConfig", ended: "FlowerRun") -> None:
+    from server.submit import OUTPUT, why_failed
+
     if ended.status == "finished:stopped":
         typer.echo(f"{config.run_id} was stopped; what it has saved is in {config.output_dir}", err=True)
         raise typer.Exit(1)
@@ -129,6 +141,14 @@ def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = Fal
             err=True,
         )
         raise typer.Exit(1)
+
+
+def _tell_results(config: "RunConfig") -> None:
+    from pathlib import Path
+
+    from server.status import losses
+    from server.submit import read_report
+
     typer.echo(read_report(config), nl=False)
     if lost := losses(Path(config.output_dir)):
         typer.echo(f"{config.run_id} has finished, and not every site was in all of it: {lost}", err=True)

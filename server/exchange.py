@@ -23,6 +23,10 @@ WORDS = {
     "flower_8": "the site's task crashed",
 }
 """What the codes say that come in place of a reply; Flower's own are `flower_` and its number."""
+AGAIN = (NOT_SENT, UNREADABLE, "flower_2", "flower_4", "flower_8")
+"""Codes of answers that were lost though the site is there: the order or the reply was, or its task has crashed."""
+GONE = "flower_5"
+"""The code of a site that went away while it had an order; it may have come back since."""
 _log = logging.getLogger("fedmumc.server")
 
 LIVES = 3

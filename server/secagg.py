@@ -22,7 +22,7 @@ from protocol.secagg.messages import STAGES, Masked
 from protocol.secagg.server import KINDS, OPEN, Aggregator, Merged
 from protocol.secagg.session import LEAST_SITES, Session, threshold_for
 from server.config import RunConfig, SecaggConfig
-from server.exchange import NO_ANSWER, NOT_SENT, UNREADABLE
+from server.exchange import AGAIN, NO_ANSWER
 from server.journal import name_lost
 from server.round_folder import RoundFolder
 from server.seal import Post
@@ -33,9 +33,6 @@ Take = Callable[[Report, Mapping[str, Array]], None]
 
 OFFLINE = "offline"
 """The code of a site of the session that was not there when it began."""
-
-AGAIN = (NOT_SENT, UNREADABLE, "flower_2", "flower_4", "flower_8")
-"""Codes of answers that were lost though the site is there: the order or the reply was, or its task has crashed."""
 
 
 class Ask(Protocol):
@@ -230,11 +227,7 @@ class MaskedRound:
         tally = self._ask(stage, asked, forward, timeout_s)
         lost = [site for site, code in tally.refused.items() if code in AGAIN]
         if lost and (left := deadline - time.monotonic()) > 0:
-            again = self._ask(stage, lost, forward, left)
-            tally.reports |= again.reports
-            tally.refused = {site: c for site, c in tally.refused.items() if site not in lost} | again.refused
-            tally.reasons |= again.reasons
-            tally.bytes_up, tally.bytes_down = tally.bytes_up + again.bytes_up, tally.bytes_down + again.bytes_down
+            tally.add(self._ask(stage, lost, forward, left), asked=lost)
         self._note(stage, asked, tally)
 
     def _ask(self, stage: str, sites: Sequence[str], forward: Callable[[str], Content], timeout_s: float) -> Tally:

@@ -1,7 +1,7 @@
 """One round: orders, replies one by one, verify, decode, spool, judge, merge, server optimiser, journal, checkpoint."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from protocol.secagg.packed import unpack_mean
 from server.checkpoint import Checkpoint, last_step, save_round
 from server.config import RunConfig
 from server.errors import FederationError, VoidRoundError
+from server.exchange import AGAIN, GONE
 from server.inquiry import Inquiry
 from server.journal import Journal, RoundRecord, name_lost
 from server.judge import Verdict, judge
@@ -111,17 +112,30 @@ class Strategy:
     ) -> Tally:
         """What came of an order by its deadline: who is in the spool already is not asked, and counts.
 
+        A site that was lost on the way, and is back before the deadline, is asked once more.
+
         `take` uses a report and the arrays beside it, and spools it.
         """
+        ask = partial(self._inquiry.ask, order, take=take, base=self.packed, with_late=order.action == "train.pretrain")
         here = self._rounds.spool.reports()
-        asked = [node for node in nodes() if self._inquiry.name(node) not in here]
-        tally = self._inquiry.ask(order, asked, take, base=self.packed, with_late=order.action == "train.pretrain")
+        deadline = time.monotonic() + self._config.federation.round_timeout_s
+        tally = ask([node for node in nodes() if self._inquiry.name(node) not in here])
+        lost = {site for site, code in tally.refused.items() if code in (*AGAIN, GONE)}
+        if lost and (back := self._back(lost, nodes)) and (left := deadline - time.monotonic()) > 0:
+            tally.add(ask(list(back.values()), timeout_s=left), asked=back)
         # An update of an earlier round may have come from a site that is silent in this one.
         tally.reports = self._rounds.spool.reports()
         for site in tally.reports.keys() & tally.refused.keys():
             del tally.refused[site]
             tally.reasons.pop(site, None)
         return tally
+
+    def _back(self, lost: Collection[str], nodes: Callable[[], Sequence[int]]) -> dict[str, int]:
+        """The nodes, by site, of those that were lost and are there again: they answer with what they have kept."""
+        try:
+            return {name: node for node in nodes() if (name := self._inquiry.name(node)) in lost}
+        except FederationError:
+            return {}
 
     def keep(self, report: Report) -> None:
         """Spool a report that has nothing beside it."""

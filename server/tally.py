@@ -1,6 +1,7 @@
 """What came of the sites that were asked: who reported what, who did not and why."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from protocol.errors import ProtocolError
@@ -42,6 +43,17 @@ class Tally:
         self.refused[site] = error.code
         if reason := one_line(str(error)):
             self.reasons[site] = reason
+
+    def add(self, again: "Tally", asked: Iterable[str]) -> None:
+        """Take up what came of sites that were asked once more: it stands in the place of what came at first."""
+        for site in asked:
+            self.refused.pop(site, None)
+            self.reasons.pop(site, None)
+        self.reports |= again.reports
+        self.refused |= again.refused
+        self.reasons |= again.reasons
+        self.bytes_up += again.bytes_up
+        self.bytes_down += again.bytes_down
 
     def means(self) -> dict[str, float]:
         """Each metric's mean over the sites that report it, weighted by examples; the order of arrival is not seen."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Error, RecordDict
+from flwr.common.constant import ErrorCode
 
 from mumc_model.config import InitConfig
 from mumc_model.errors import CheckpointError, ConfigError
@@ -234,6 +235,30 @@ def test_a_site_that_does_not_answer_before_the_deadline_loses_the_round_and_is_
     records = read_journal(result.journal)
     assert [record.refused for record in records] == [{}, {"north": "no_answer"}]
     assert 0.2 <= records[1].seconds < 2.0
+
+
+@pytest.mark.parametrize("code", [ErrorCode.NODE_UNAVAILABLE, ErrorCode.CLIENT_APP_CRASHED])
+def test_a_site_that_went_away_and_is_back_is_asked_once_more_in_the_same_attempt(configured, code):
+    asked = []
+
+    def goes_away_once(order, base):
+        asked.append((order.round, order.attempt))
+        return Error(code, "gone") if len(asked) == 1 else EAST(order, base)
+
+    result = federation.run(FakeGrid({11: NORTH, 12: SOUTH, 13: goes_away_once}), configured())
+    (record,) = read_journal(result.journal)
+    assert (record.merged, record.refused, record.examples) == (["east", "north", "south"], {}, 60)
+    assert asked == [(1, 1), (1, 1)]
+
+
+def test_a_site_that_stays_away_is_named_as_before(configured):
+    result = federation.run(
+        FakeGrid({11: NORTH, 12: SOUTH, 13: lambda order, base: Error(ErrorCode.NODE_UNAVAILABLE, "gone")}),
+        configured(),
+    )
+    (record,) = read_journal(result.journal)
+    assert record.refused == {"000000000000000d": "flower_5"}
+    assert record.merged == ["north", "south"]
 
 
 def test_a_site_that_cannot_be_reached_is_named(configured):
