@@ -4,9 +4,9 @@ Everything that a ratio compares is timed in turns in one process, on the same v
 at a server; the disk's cache holds them, as it does what has just arrived.
 
     ratio_to_flower           time of Flower's `aggregate_arrayrecords` over that of `server.rules.merge` with rule=mean
-    share_of_copy_bandwidth   bytes of updates that are merged a second, over bytes that `np.copyto` copies a second
-                              between arrays of one update's size that were written before, on one thread or two,
-                              whichever is faster
+    share_of_copy_bandwidth   bytes of updates that are merged a second (on all cores), over bytes that one call of
+                              `np.copyto` copies a second between arrays of one update's size that were written before
+    share_of_copy_on_two      the same, over what two threads copy together where that is more
     *_cpu_s                   the same as *_s in processor time of all threads: what a machine that is busy with other
                               things leaves comparable
     peak_models               resident memory at the peak of a merge, its result and pages of the maps included, beyond
@@ -62,7 +62,7 @@ def main() -> None:
     ]
     summary = {
         name: row["value"]
-        for name in ("ratio_to_flower", "share_of_copy_bandwidth")
+        for name in ("ratio_to_flower", "share_of_copy_bandwidth", "share_of_copy_on_two")
         for row in rows
         if row["metric"] == name
     }
@@ -131,9 +131,10 @@ def speeds(spool: Spool, puts: list[float], asked: argparse.Namespace) -> list[d
         **{f"{name}_s": statistics.median(times) for name, times in found.items()},
         **{f"{name}_cpu_s": statistics.median(times) for name, times in worked.items()},
         "ratio_to_flower": median_ratio(found["flower"], found["merge"]),
-        "share_of_copy_bandwidth": asked.sites * median_ratio(copying, found["merge"]),
+        "share_of_copy_bandwidth": asked.sites * median_ratio(found["copy_1"], found["merge"]),
+        "share_of_copy_on_two": asked.sites * median_ratio(copying, found["merge"]),
         "merge_gb_per_s": asked.sites * asked.values * 4e-9 / statistics.median(found["merge"]),
-        "copy_gb_per_s": asked.values * 4e-9 / statistics.median(copying),
+        "copy_gb_per_s": asked.values * 4e-9 / statistics.median(found["copy_1"]),
     }
     rows = [cell(factors, metric, value) for metric, value in others.items()]
     for rule in RULES:

@@ -1,6 +1,6 @@
 """The weighted mean of updates on the disk, in fixed point, so that no order of sites and no thread changes a bit.
 
-In every block of 65,536 values all sites' shares become integers on one grid, as in secure aggregation, and are added
+In every block of 131,072 values all sites' shares become integers on one grid, as in secure aggregation, and are added
 in words that wrap. Sums of integers are exact in any order.
 """
 

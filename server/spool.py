@@ -20,7 +20,7 @@ from server.tensorfile import map_tensors, write_tensors
 
 Array = np.ndarray[Any, Any]
 
-BLOCK = 1 << 16
+BLOCK = 1 << 17
 """Values that are read, judged and added at a time: small enough for the processor's cache."""
 _HUGE = 1 << 21
 """Bytes of a huge page."""

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from server.spool import Update, spans
+from server.spool import BLOCK, Update, spans
 
 T = TypeVar("T")
 
-_VALUES = 1 << 22
+_VALUES = 1 << 23
 """Values of all updates together that one thread holds at a time: enough that starting and ending do not show."""
 _THREADS = 4
 """More threads add memory and no speed: what bounds a pass is reading from memory."""
@@ -25,7 +25,7 @@ def sweep(updates: Sequence[Update], work: Callable[[str, slice], T]) -> list[T]
     parts = [
         (dtype, part)
         for dtype, array in updates[0].arrays.items()
-        for part in spans(array.size, max(1, _VALUES // (len(updates) << 16)))
+        for part in spans(array.size, max(1, _VALUES // (len(updates) * BLOCK)))
     ]
     with ThreadPoolExecutor(min(_THREADS, len(os.sched_getaffinity(0)))) as pool:
         found = list(pool.map(partial(_step, updates, work), *zip(*parts, strict=True))) if parts else []
