@@ -13,7 +13,7 @@ from configs.loader import dump, load
 from mumc_model.config import InitConfig
 from mumc_model.privacy import PrivacyConfig
 from protocol.secagg.messages import STAGES
-from server.config import RunConfig
+from server.config import CodecConfig, RunConfig
 from simulations.config import Arm, SimulationConfig
 
 
@@ -53,9 +53,9 @@ def plan(
         base = variant_run(config, arm, base, out)
         return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
     if arm != "federated":
-        # What a federation's privacy costs is read beside arms that pay nothing for it, and mask nothing.
+        # What a federation costs is read beside arms that pay nothing for it: no privacy, no masks, no network.
         base = replace(base, recipe=replace(base.recipe, privacy=PrivacyConfig()))
-        base = replace(base, secagg=replace(base.secagg, mode="off"))
+        base = replace(base, secagg=replace(base.secagg, mode="off"), codec=CodecConfig(kind="float32"))
     if arm == "scratch":
         freeze = replace(base.recipe.finetune, freeze=config.scratch_freeze)
         base = replace(base, recipe=replace(base.recipe, finetune=freeze))

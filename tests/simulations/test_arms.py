@@ -45,6 +45,15 @@ def test_every_federation_has_the_seed_and_a_folder_of_its_own(config, arm):
     assert len({f.run.output_dir for f in federations}) == len(federations)
 
 
+def test_only_what_crosses_a_network_is_rounded_on_its_way(config):
+    kinds = {
+        arm: {f.run.codec.kind for stage in plan(arm, config, 7, HOSPITALS, POOL, Path("/out")) for f in stage}
+        for arm in ("scratch", "local", "federated", "centralised")
+    }
+    whole = {"float32"}
+    assert kinds == {"scratch": whole, "local": whole, "federated": {"auto"}, "centralised": whole}
+
+
 def test_centralised_fine_tunes_from_the_weights_that_the_pool_left(config):
     (pretrain,), (finetune,) = plan("centralised", config, 7, HOSPITALS, POOL, Path("/out"))
     assert pretrain.sites == (POOL,)
