@@ -107,9 +107,16 @@ def saved_round(folder: Path) -> tuple[str, int]:
 
 
 def last_step(folder: Path, round: int) -> dict[str, Array] | None:
-    """The packed change of the weights in a round, mapped; None where it was not kept."""
+    """The packed change of the weights in a round, mapped; None where it was not kept.
+
+    Raises:
+        OutputError: the file is damaged.
+    """
     path = folder / STEP.format(round)
-    return map_tensors(path)[0] if path.is_file() else None
+    try:
+        return map_tensors(path)[0] if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} is damaged ({error}); delete it, and updates are not compared with it") from error
 
 
 def load_arrays(path: Path) -> dict[str, Array]:

@@ -18,9 +18,9 @@ class FederationError(ServerError):
 
 
 class VoidRoundError(FederationError):
-    """An attempt at a round of secure aggregation came to nothing, and the weights are as before.
+    """An attempt at a round came to nothing, and the weights are as before.
 
-    `over` says that the round is not tried again: sites have revealed what opens its sum.
+    `over` says that the round is not tried again: under masks, sites have revealed what opens its sum.
     """
 
     def __init__(self, message: str, record: "RoundRecord", *, over: bool) -> None:

@@ -1,5 +1,6 @@
 """A whole run: first weights, rounds, fine-tuning or evaluation at the sites, result."""
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -42,6 +43,7 @@ from server.strategy import Strategy
 from server.tally import Tally
 
 Array = np.ndarray[Any, Any]
+_log = logging.getLogger("fedmumc.server")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ def run(
     check_rule(config.merge, config.federation.min_sites)
     folder = own_folder(Path(config.output_dir), resume=resume)
     with exclusive(folder / LOCK, OutputError, patience_s=1.0):
+        own_folder(folder, resume=resume)
         return _Run(grid, config, folder, post, masks).play(on_round)
 
 
@@ -144,8 +147,12 @@ class _Run:
             self._config, self._start.run_id, self._journal.records, tally, enrolled=enrolled, code=code
         )
         write_whole(self._folder / RESULT, result)
-        self._report()
         self._rounds.clear()
+        try:
+            self._report()
+        except ServerError as error:
+            # The run has finished; what people read of it can be made from its files at any time.
+            _log.warning("%s; mumc-server report %s writes it anew", error, self._folder)
 
     def _report(self) -> None:
         """Write what people read of the run; a trial on one machine has a report of its own, over all its runs."""

@@ -92,6 +92,10 @@ class Journal:
         """Whether a round came to nothing after its sites had opened their masks: they take no other attempt at it."""
         return any(r.round == round and not r.sites_merged and r.secagg.get("revealed") for r in self.records)
 
+    def merged(self, site: str, round: int) -> bool:
+        """Whether a site's update of a round is in the mean of that round."""
+        return any(r.round == round and site in r.merged and site not in r.late for r in self.records)
+
     def norms(self, before: int, rounds: int) -> list[float]:
         """Norms of the updates that were merged in the last so many rounds before one, the newest last."""
         merged = [record for record in self.records if record.sites_merged and record.round < before]
@@ -137,11 +141,14 @@ def name_lost(refused: Mapping[str, str], reasons: Mapping[str, str]) -> str:
 
 def _cut_unfinished(path: Path) -> None:
     """Take away a last line that a crash has cut off, so that the next one begins where it should."""
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
+    try:
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 def _record(path: Path, number: int, line: str) -> RoundRecord:

@@ -36,7 +36,7 @@ OFFLINE = "offline"
 
 
 class Ask(Protocol):
-    """`Strategy.ask`: one order a node, and each report to `take`."""
+    """`Inquiry.ask`: one order a node, and each report to `take`."""
 
     def __call__(  # noqa: D102
         self, order: Order, nodes: Sequence[int], take: Take, *, each: Callable[[int], Order], timeout_s: float
@@ -177,6 +177,8 @@ class MaskedRound:
             (words,) = update.arrays.values()
             aggregator.receive(Masked.from_dict(update.report.masking), words)
             round.tally.reports[update.site] = update.report
+        for site in sorted(set(round.session.sites) - {*round.nodes, *round.absent, *round.tally.reports}):
+            round.absent[site], round.tally.refused[site] = {"stage": aggregator.stage, "code": OFFLINE}, OFFLINE
         return round
 
     def play(self) -> Merged:

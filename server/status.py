@@ -101,8 +101,8 @@ def losses(folder: Path) -> str:
     """What a finished run did without, in sentences; empty where every site was in all of it."""
     try:
         return " ".join(told_losses(History.read(folder)))
-    except OutputError:
-        return ""
+    except OutputError as error:
+        return f"What it did without is not known: {error}"
 
 
 def _run(run: FlowerRun) -> RunStatus:

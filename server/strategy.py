@@ -15,7 +15,7 @@ from protocol.messages import Order, Report
 from protocol.schema import WeightSchema
 from protocol.secagg.errors import SecaggError
 from protocol.secagg.packed import unpack_mean
-from server.checkpoint import Checkpoint, last_step, save_round
+from server.checkpoint import WEIGHTS, Checkpoint, last_step, save_round
 from server.config import RunConfig
 from server.errors import FederationError, VoidRoundError
 from server.exchange import AGAIN, GONE
@@ -101,9 +101,10 @@ class Strategy:
         updates, verdict = self._judged(order, tally)
         record = partial(self._record, order, tally, started, norms=verdict.norms, late=_late(updates))
         if len(updates) < self._config.federation.min_sites:
+            noted = self._noted(record(void=True))
             for site in verdict.refused:
                 self._rounds.spool.drop(site)
-            raise VoidRoundError(self._void(order, tally), self._noted(record(void=True)), over=False)
+            raise VoidRoundError(self._void(order, tally), noted, over=False)
         mean = merge(updates, [self._weight(update) for update in updates], self._config.merge)
         return self._adopt(mean, order, record)
 
@@ -117,11 +118,12 @@ class Strategy:
         `take` uses a report and the arrays beside it, and spools it.
         """
         ask = partial(self._inquiry.ask, order, take=take, base=self.packed, with_late=order.action == "train.pretrain")
-        here = self._rounds.spool.reports()
+        here = {update.site for update in self._rounds.spool.updates() if not update.late}
         deadline = time.monotonic() + self._config.federation.round_timeout_s
         tally = ask([node for node in nodes() if self._inquiry.name(node) not in here])
         lost = {site for site, code in tally.refused.items() if code in (*AGAIN, GONE)}
-        if lost and (back := self._back(lost, nodes)) and (left := deadline - time.monotonic()) > 0:
+        back = self._back(lost, nodes) if lost and time.monotonic() < deadline else {}
+        if back and (left := deadline - time.monotonic()) > 0:
             tally.add(ask(list(back.values()), timeout_s=left), asked=back)
         # An update of an earlier round may have come from a site that is silent in this one.
         tally.reports = self._rounds.spool.reports()
@@ -138,19 +140,25 @@ class Strategy:
             return {}
 
     def keep(self, report: Report) -> None:
-        """Spool a report that has nothing beside it."""
+        """Spool a report that has nothing beside it.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
         self._rounds.spool.put(report, {})
 
     def _spool_update(self, order: Order, report: Report, arrays: Mapping[str, Array]) -> None:
-        """Keep an update that could be merged, unless it is late and its site has sent this round's.
+        """Keep an update that could be merged, unless its site has sent a newer one, or it was merged in its own round.
 
         Raises:
             UpdateError: it could not be merged.
+            OutputError: the disk refuses.
         """
         late = order.round - report.round
         update = decode(arrays, self.schema, Codec.of(order.codec))
         self.check_update(report, update)
-        if late == 0 or report.site not in self._rounds.spool.sites():
+        newest = {kept.site: kept.late for kept in self._rounds.spool.updates()}.get(report.site, late)
+        if late <= newest and not (late and self._journal.merged(report.site, report.round)):
             self._rounds.spool.put(report, update, late)
 
     def _judged(self, order: Order, tally: Tally) -> tuple[list[Update], Verdict]:
@@ -241,8 +249,9 @@ class Strategy:
         held = [*stepped.values(), *self._optimizer.state_dict().values()]
         if not all(np.isfinite(array).all() for array in held):
             raise FederationError(
-                f"the server's {self._config.strategy.optimizer} step is not finite, so the weights stay as they were; "
-                "lower strategy.lr, or look at update_norm in the journal for a site that diverges"
+                f"the server's {self._config.strategy.optimizer} step is not finite, so the weights stay as they were, "
+                f"and would be so again; start another run from them with initial_weights={self._folder / WEIGHTS} and "
+                "a lower strategy.lr, or another strategy or merge.rule"
             )
         self.packed = stepped
 

@@ -72,12 +72,22 @@ def unfinished(home: Home, overrides: Sequence[str]) -> RunConfig:
             f"{', '.join(others)} cannot change: a run goes on with the settings that it began with; give run_id=NAME "
             "at most"
         )
-    broken = [path.parent for path in home.runs.glob(f"*/{CONFIG}") if not (path.parent / RESULT).exists()]
+    broken = [path.parent for path in home.runs.glob(f"*/{CONFIG}") if _broken_off(path.parent)]
     newest = max(broken, key=lambda folder: (folder / CONFIG).stat().st_mtime, default=None)
     folder = home.runs / given["run_id"] if "run_id" in given else newest
     if folder is None:
         raise OutputError(f"every run in {home.runs} has finished, so there is none to go on with")
     return read_config(own_folder(folder, resume=True))
+
+
+def _broken_off(folder: Path) -> bool:
+    """Whether a run did not finish; a rehearsal that nobody answered is none, since sites are asked again by itself."""
+    if (folder / RESULT).exists():
+        return False
+    try:
+        return read_config(folder).federation.final != "rehearse"
+    except OutputError:
+        return False
 
 
 def wait_until_ended(link: Control, config: RunConfig, say: Callable[[str], None]) -> None:
@@ -133,8 +143,13 @@ def why_failed(ended: FlowerRun) -> str:
 
 
 def read_report(config: RunConfig) -> str:
-    """The report of a run that has finished."""
-    return (Path(config.output_dir) / REPORT).read_text(encoding="utf-8")
+    """The report of a run that has finished, made from its files where it is missing."""
+    path = Path(config.output_dir) / REPORT
+    if not path.is_file():
+        from server.report_page import write_reports
+
+        write_reports(path.parent)
+    return path.read_text(encoding="utf-8")
 
 
 def stop(link: Control, name: str) -> str:
