@@ -38,13 +38,15 @@ class RoundFolder:
         """Open an attempt at a round. Updates of the same round stay; what is of another goes, and all masked words.
 
         Raises:
-            OutputError: the disk refuses.
+            OutputError: the disk refuses, or keeps what should go.
         """
         state = self._read()
         if _place(state) == _order(order) and state["attempt"] == order.attempt:
             return
         if _place(state) != _order(order) or self._masks.is_file():
             self.clear()
+            if self.spool.sites():
+                raise OutputError(f"{self.folder} cannot be emptied, and holds another round's updates; delete it")
         self._write(order, OPEN, Tally())
 
     def close(self, order: Order, tally: Tally) -> None:
@@ -56,12 +58,22 @@ class RoundFolder:
         self._write(order, CLOSED, tally)
 
     def closed(self, order: Order) -> Tally | None:
-        """What came of an attempt whose deadline is over; None where it is not."""
+        """What came of an attempt whose deadline is over; None where it is not.
+
+        Raises:
+            OutputError: an update that was there at the deadline is gone.
+        """
         state = self._read()
         if _place(state) != _order(order) or (state["attempt"], state["phase"]) != (order.attempt, CLOSED):
             return None
+        reports = self.spool.reports()
+        if gone := sorted(set(state["sites"]) - reports.keys()):
+            raise OutputError(
+                f"the updates of {', '.join(gone)} are gone from {self.spool.folder}, and the round was closed with "
+                f"them; put them back, or delete {self.folder}, and the attempt asks all sites anew"
+            )
         return Tally(
-            reports=self.spool.reports(),
+            reports={site: report for site, report in reports.items() if site in state["sites"]},
             refused=dict(state["refused"]),
             reasons=dict(state["reasons"]),
             bytes_up=state["bytes_up"],
@@ -98,6 +110,7 @@ class RoundFolder:
             "round": order.round,
             "attempt": order.attempt,
             "phase": phase,
+            "sites": sorted(tally.reports),
             "refused": tally.refused,
             "reasons": tally.reasons,
             "bytes_up": tally.bytes_up,

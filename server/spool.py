@@ -128,7 +128,9 @@ class Spool:
             arrays = {name: array for name, array in found.items() if not name.startswith(_PEAKS)}
             peaks = {name: np.array(found[_PEAKS + name]) for name in arrays if _PEAKS + name in found}
         except (OSError, ValueError, KeyError) as error:
-            raise OutputError(f"{path} cannot be read ({error}); delete it, and the site is asked again") from error
+            raise OutputError(
+                f"{path} cannot be read ({error}); delete its round's folder, and sites are asked anew"
+            ) from error
         return Update(report=report, late=late, arrays=arrays, peaks=peaks)
 
 

@@ -104,3 +104,53 @@ def test_a_silent_site_whose_node_is_gone_is_said_to_be_offline(configured):
     result = federation.run(grid, configured(round_timeout_s=0.3))
     (record,) = read_journal(result.journal)
     assert "its node is offline: the machine, its network or its client is down" in record.reasons["000000000000000c"]
+
+
+class SlowerGrid(FakeGrid):
+    """Gives the reply of a node to a round and attempt only once a later one has begun."""
+
+    def __init__(self, nodes, held):
+        super().__init__(nodes)
+        self._waits, self._until, self.latest = held, {}, (0, 0)
+
+    def push_messages(self, messages):
+        for message in messages:
+            # An attempt at a round has messages of its own.
+            message_id = f"m{len(self.orders)}"
+            message.metadata.__dict__["_message_id"] = message_id
+            self._answer(message)
+            node, order = self.orders[-1]
+            self.latest = max(self.latest, (order.round, order.attempt))
+            self._until[message_id] = self._waits.get((node, order.round, order.attempt), (0, 0))
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, message_ids):
+        (message_id,) = message_ids
+        return [] if self.latest < self._until[message_id] else super().pull_messages(message_ids)
+
+
+def slower(configured, held, **changes):
+    config = configured(**{"round_timeout_s": 0.3, "run_id": "r", "late": "discount", **changes})
+    grid = SlowerGrid({11: NORTH, 12: SOUTH, 13: EAST}, held)
+    return read_journal(federation.run(grid, config).journal), grid
+
+
+def test_a_late_update_that_was_merged_in_its_own_round_is_not_merged_again(configured):
+    """South's reply to attempt 1 makes attempt 2 whole; its reply to attempt 2, the same update, comes in round 2."""
+    held = {(12, 1, 1): (1, 2), (12, 1, 2): (2, 1), (12, 2, 1): (9, 9), (12, 2, 2): (2, 2)}
+    records, _ = slower(configured, held, rounds=2, min_sites=3)
+    merged = [(r.round, r.attempt, r.late) for r in records if "south" in r.merged]
+    assert merged == [(1, 2, {}), (2, 2, {})]
+
+
+def test_of_two_late_updates_the_newer_one_counts(configured):
+    held = {(12, 1, 1): (3, 1), (12, 2, 1): (3, 1), (12, 3, 1): (9, 9)}
+    records, _ = slower(configured, held, rounds=3)
+    assert [record.late for record in records] == [{}, {}, {"south": 1}]
+
+
+def test_a_site_whose_late_update_is_there_is_asked_again_in_the_next_attempt(configured):
+    held = {(12, 2, 1): (3, 1), (12, 3, 1): (9, 9), (13, 3, 1): (9, 9), (11, 3, 1): (9, 9)}
+    records, grid = slower(configured, held, rounds=3)
+    assert {node for node, order in grid.orders if (order.round, order.attempt) == (3, 2)} == {11, 12, 13}
+    assert (records[-1].merged, records[-1].late) == (["east", "north", "south"], {})

@@ -120,6 +120,21 @@ def test_a_closed_round_asks_nobody(configured, mortal, monkeypatch):
     assert read_journal(result.journal)[0].merged == ["east", "north", "south"]
 
 
+def test_an_update_that_is_gone_from_a_closed_round_is_missed(configured, monkeypatch):
+    config = several(configured, final="none", rounds=1)
+
+    def dies(*args):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.strategy.merge", dies)
+        with pytest.raises(KilledError):
+            federation.run(FakeGrid(NODES), config)
+    (Path(config.output_dir) / "round" / "updates" / "south.safetensors").unlink()
+    with pytest.raises(OutputError, match=r"the updates of south are gone from .*, and the round was closed with them"):
+        federation.run(FakeGrid(NODES), config, resume=True)
+
+
 def test_a_run_that_lost_too_many_sites_can_be_gone_on_with(configured):
     def silent(order, base):
         return None

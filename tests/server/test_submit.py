@@ -177,6 +177,8 @@ def unfinished_run(home, name):
 def test_resume_takes_the_newest_run_that_did_not_finish_as_it_was_configured(home, link, called, monkeypatch):
     first, second = unfinished_run(home, "first"), unfinished_run(home, "second")
     finished(home, "third", record("third", 1, {}))
+    rehearsal = prepare(home, ["run_id=rehearsal", "federation.rounds=0", "federation.final=rehearse"])
+    write_config(home.runs / "rehearsal", rehearsal)
     os.utime(home.runs / "first" / "config.json", (1, 1))
     assert unfinished(home, []) == second
     assert unfinished(home, ["run_id=first"]) == first
