@@ -64,7 +64,8 @@ class Follower:
 def told(entry: Entry) -> str:
     """A line of the site's log in a few words; empty for those that are none of the engineer's concern."""
     if entry["kind"] == "order":
-        return f"asked: {entry['stage']}, round {entry['round']} of {entry['run']}"
+        remark = f" (the server says of this site's last update: {entry['remark']})" if entry.get("remark") else ""
+        return f"asked: {entry['stage']}, round {entry['round']} of {entry['run']}{remark}"
     if entry["kind"] == "turned_away":
         return f"turned away: {entry['stage']} ({entry['code']}): {entry.get('why') or entry['text']}"
     if entry["kind"] != "reply":

@@ -39,6 +39,7 @@ def order_line(said: Statement, order: Order, arrays: Arrays) -> dict[str, Any]:
         "steps": order.steps,
         "bytes": sum(flat.nbytes for flat in arrays.values()),
         "server": vars(said.head),
+        **({"remark": order.remark} if order.remark else {}),
     }
 
 

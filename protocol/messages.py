@@ -90,9 +90,12 @@ class Order:
     """How an update that answers this travels (`protocol.compression.Codec`)."""
     masking: Mapping[str, Any] = field(default_factory=dict)
     """What the server forwards in a stage of secure aggregation (`protocol.secagg.messages`); else empty."""
+    remark: str = ""
+    """Why the last update of this site was not merged, in one line for its engineer; nothing follows from it."""
 
     def __post_init__(self) -> None:
-        """Refuse names, counts and actions that no server sends."""
+        """Refuse names, counts and actions that no server sends, and hold the remark to one printable line."""
+        object.__setattr__(self, "remark", one_line(self.remark))
         _require_matching(_NAME, "order.run_id", self.run_id)
         _require_matching(_DIGEST, "order.base_digest", self.base_digest)
         _require(self.action in ACTIONS, f"order.action is {self.action[:80]!r}, not one of {', '.join(ACTIONS)}")
@@ -115,7 +118,7 @@ class Order:
     @property
     def of_round(self) -> "Order":
         """The same in all attempts at a round, masked or not: what a site answers it with is made once."""
-        return dataclasses.replace(self, attempt=1, masking={})
+        return dataclasses.replace(self, attempt=1, masking={}, remark="")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,11 +112,12 @@ class Inquiry:
         """What makes the content of one node's message; the weights in it are the same for all, and held once."""
         arrays = base if order.action.startswith("train.") else {}
         beside, post = arrays_to_record(arrays), self._post
-        same = payload_digest(order, arrays) if post and each is None else ""
+        same = payload_digest(order, arrays) if post and (each is None or not order.masking) else ""
 
         def content(node: int) -> RecordDict:
             asked = each(node) if each else order
-            seal = post.seal(asked, node, same or payload_digest(asked, arrays)) if post else None
+            payload = same if asked is order and same else payload_digest(asked, arrays) if post else ""
+            seal = post.seal(asked, node, payload) if post else None
             record = to_record(asked, beside, seal)
             tally.bytes_down += payload_bytes(record)
             return record

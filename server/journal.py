@@ -96,6 +96,14 @@ class Journal:
         """Whether a site's update of a round is in the mean of that round."""
         return any(r.round == round and site in r.merged and site not in r.late for r in self.records)
 
+    def remarks(self) -> dict[str, str]:
+        """What each site is told of its part in the last attempt, where its update was not merged."""
+        if not self.records:
+            return {}
+        last = self.records[-1]
+        why = {site: ": ".join(filter(None, [code, last.reasons.get(site, "")])) for site, code in last.refused.items()}
+        return {site: f"not in round {last.round}, attempt {last.attempt}: {words}" for site, words in why.items()}
+
     def norms(self, before: int, rounds: int) -> list[float]:
         """Norms of the updates that were merged in the last so many rounds before one, the newest last."""
         merged = [record for record in self.records if record.sites_merged and record.round < before]

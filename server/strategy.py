@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -117,7 +118,14 @@ class Strategy:
 
         `take` uses a report and the arrays beside it, and spools it.
         """
-        ask = partial(self._inquiry.ask, order, take=take, base=self.packed, with_late=order.action == "train.pretrain")
+        remarks = self._journal.remarks()
+
+        def each(node: int) -> Order:
+            remark = remarks.get(self._inquiry.name(node), "")
+            return replace(order, remark=remark) if remark else order
+
+        with_late = order.action == "train.pretrain"
+        ask = partial(self._inquiry.ask, order, take=take, base=self.packed, each=each, with_late=with_late)
         here = {update.site for update in self._rounds.spool.updates() if not update.late}
         deadline = time.monotonic() + self._config.federation.round_timeout_s
         tally = ask([node for node in nodes() if self._inquiry.name(node) not in here])

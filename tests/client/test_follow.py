@@ -1,6 +1,9 @@
 """The engineer's terminal: the connection's changes once each, every order and reply in a few words."""
 
+from dataclasses import replace
+
 from client.follow import Follower
+from client.log_check import check_site_log
 
 
 def test_the_connection_is_told_when_it_changes_and_not_from_an_earlier_start(tmp_path):
@@ -54,3 +57,16 @@ def test_a_log_that_cannot_be_read_is_told_with_the_remedy(federation):
         file.write("no line of ours\n")
     assert follower.step() == []
     assert said[0].endswith(f"; see mumc-site log verify {root}")
+
+
+def test_why_the_last_update_was_not_merged_is_told_and_changes_nothing_of_what_is_sent_again(federation):
+    root, said = federation.sites["north"], []
+    follower = Follower(root, "hub:9092", root / "none.log", said.append)
+    first = federation.exchange(federation.run.pretrain())
+    why = "not in round 1, attempt 1: norm_too_large: it is\n12 times as long"
+    again = federation.exchange(replace(federation.run.pretrain(), attempt=2, remark=why))
+    follower.step()
+    last = "not in round 1, attempt 1: norm_too_large: it is 12 times as long"
+    assert said[2] == f"asked: train.pretrain, round 1 of trial (the server says of this site's last update: {last})"
+    assert first["arrays"]["float32"].data == again["arrays"]["float32"].data
+    assert check_site_log(root).whole

@@ -251,6 +251,17 @@ def test_a_site_that_went_away_and_is_back_is_asked_once_more_in_the_same_attemp
     assert asked == [(1, 1), (1, 1)]
 
 
+def test_a_site_is_told_in_its_next_order_why_its_update_was_not_merged(configured):
+    def ill_at_first(order, base):
+        return faulty(with_value(np.nan))(order, base) if order.round == 1 else faulty()(order, base)
+
+    grid = FakeGrid({10: ill_at_first, 11: NORTH, 12: SOUTH})
+    federation.run(grid, configured(rounds=3))
+    told = {(order.round, node): order.remark for node, order in grid.orders if order.remark}
+    assert told.keys() == {(2, 10)}
+    assert told[2, 10].startswith("not in round 1, attempt 1: not_finite: 1 values of the update are NaN")
+
+
 def test_a_site_that_stays_away_is_named_as_before(configured):
     result = federation.run(
         FakeGrid({11: NORTH, 12: SOUTH, 13: lambda order, base: Error(ErrorCode.NODE_UNAVAILABLE, "gone")}),
