@@ -98,12 +98,14 @@ class RunState:
         return Sent(arrays=arrays, metrics=metrics)
 
     def keep_sent_update(self, order: Order, sent: Sent, of: str = "") -> None:
-        """Keep what answers an order before it leaves; updates of earlier rounds are forgotten."""
+        """Keep what answers an order before it leaves; updates of earlier rounds, and what a crash cut off, go."""
         facts = {"metrics": json.dumps(dict(sent.metrics))}
         write_atomically(self._sent(order, of), safetensors.numpy.save(sent.arrays, facts))
         for path in self.folder.glob("update-of-round-*"):
             if path.name < SENT.format(order.round, ""):
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(".*.partial"):
+            path.unlink(missing_ok=True)
 
     def _sent(self, order: Order, of: str) -> Path:
         name = hashlib.sha256(f"{to_json(order.of_round)}{of}".encode()).hexdigest()[:16]

@@ -18,7 +18,7 @@ from protocol.secagg.errors import SecaggError
 from protocol.secagg.packed import unpack_mean
 from server.checkpoint import WEIGHTS, Checkpoint, last_step, save_round
 from server.config import RunConfig
-from server.errors import FederationError, VoidRoundError
+from server.errors import FederationError, OutputError, VoidRoundError
 from server.exchange import AGAIN, GONE
 from server.inquiry import Inquiry
 from server.journal import Journal, RoundRecord, name_lost
@@ -64,9 +64,15 @@ class Strategy:
         self._config, self._run_id, self._journal = config, start.run_id, journal
         self._folder, self._rounds = journal.path.parent, rounds
         self._optimizer = ServerOptimizer(config.strategy, self.schema.flat_sizes)
-        if start.moments:
-            self._optimizer.load_state_dict(start.moments)
+        if start.round:
+            self._resume_optimizer(start)
         self._post, self._masks, self._inquiry = post, masks, Inquiry(grid, config, post)
+
+    def _resume_optimizer(self, start: Checkpoint) -> None:
+        try:
+            self._optimizer.load_state_dict(start.moments)
+        except ValueError as error:
+            raise OutputError(f"the moments of round {start.round} in {self._folder} cannot be used: {error}") from None
 
     @property
     def digest(self) -> str:

@@ -135,6 +135,20 @@ def test_an_update_that_is_gone_from_a_closed_round_is_missed(configured, monkey
         federation.run(FakeGrid(NODES), config, resume=True)
 
 
+def test_moments_that_are_gone_are_missed(configured):
+    def dies_in_the_second(order, base):
+        if order.round == 2:
+            raise KilledError
+        return NODES[13](order, base)
+
+    config = several(configured, final="none")
+    with pytest.raises(KilledError):
+        federation.run(FakeGrid(NODES | {13: dies_in_the_second}), config)
+    (Path(config.output_dir) / "optimizer-0001.safetensors").unlink()
+    with pytest.raises(OutputError, match=r"the moments of round 1 in .* cannot be used: the saved optimiser"):
+        federation.run(FakeGrid(NODES), config, resume=True)
+
+
 def test_a_run_that_lost_too_many_sites_can_be_gone_on_with(configured):
     def silent(order, base):
         return None
