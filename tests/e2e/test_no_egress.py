@@ -148,7 +148,7 @@ def test_on_the_machine_itself_only_our_own_programs_are_talked_to(story):
 def test_no_planted_word_is_in_what_the_site_tells_the_server(story):
     spoken = b"\0".join(story.spoken)
     assert b"POST /v1/fleet/push-object" in spoken
-    assert len(spoken) > 2e6
+    assert len(spoken) > 1e6, "the update went this way, as int8"
     assert sightings(spoken) == set()
 
 
