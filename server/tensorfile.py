@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mumc_model.data.files import sync_folder
+
 Array = np.ndarray[Any, Any]
 
 _CODES = {
@@ -92,15 +94,6 @@ def map_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
         return {name: _view(mapped, start, entry) for name, entry in header.items()}, metadata
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"a broken header ({type(error).__name__})") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the folder's entries."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _view(mapped: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Array:

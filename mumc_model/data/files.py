@@ -20,7 +20,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
                 os.fsync(file.fileno())
         partial.replace(path)
         if durable:
-            _sync(path.parent)
+            sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -35,8 +35,8 @@ def write_if_changed(path: Path, content: bytes, *, durable: bool = True) -> Non
     write_atomically(path, content, durable=durable)
 
 
-def _sync(folder: Path) -> None:
-    """Wait until the disk has the folder's new entry."""
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the folder's new entries."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -12,10 +12,11 @@ import pytest
 from protocol.lock import exclusive
 from server import federation
 from server.checkpoint import saved_round
-from server.config import StrategyConfig
+from server.config import SecaggConfig, StrategyConfig
 from server.errors import FederationError, OutputError
 from server.journal import read_journal
 from tests.server.fake_grid import FakeGrid, site
+from tests.server.test_federation import Enrolled
 
 NODES = {11: site("north", 1.0, 10, 2.0), 12: site("south", 2.0, 30, 4.0), 13: site("east", 3.0, 20, 1.0)}
 STEPS = ("replace", "fsync", "unlink", "rmdir", "mkdir")
@@ -85,26 +86,28 @@ def test_a_run_that_ends_at_any_step_on_the_disk_comes_to_the_same_weights(confi
         assert json.loads((folder / "result.json").read_text())["vqa"]["sites"].keys() == whole.vqa.keys()
 
 
-def test_a_site_whose_update_is_on_the_disk_is_not_asked_again(configured, mortal):
+def test_a_site_whose_update_is_on_the_disk_is_not_asked_again(configured, monkeypatch):
+    """Names are known before a site answers where sites are enrolled; one is asked after the other here."""
+    monkeypatch.setattr("server.federation.installed_digest", lambda: "")
+
     def dies_at_south(order, base):
         if order.round == 2:
             raise KilledError
         return NODES[12](order, base)
 
-    grid = FakeGrid(NODES | {12: dies_at_south})
-    push = grid.push_messages
-    grid.push_messages = lambda messages: [i for message in messages for i in push([message])]
-    config = several(configured)
+    config = several(configured, final="none", at_once=1, secagg=SecaggConfig(mode="off"))
     with pytest.raises(KilledError):
-        federation.run(grid, config)
+        federation.run(FakeGrid(NODES | {12: dies_at_south}), config, post=Enrolled())
     assert saved_round(Path(config.output_dir)) == ("r", 1)
     later = FakeGrid(NODES)
-    result = federation.run(later, config, resume=True)
-    assert [order.round for _, order in later.orders] == [2, 2, 2, 3, 3, 3]
-    assert [record.sites_merged for record in read_journal(result.journal)] == [3, 3]
+    result = federation.run(later, config, post=Enrolled(), resume=True)
+    assert [(node, order.round) for node, order in later.orders] == [(12, 2), (13, 2)]
+    assert [record.merged for record in read_journal(result.journal)] == [["east", "north", "south"]] * 2
 
 
-def test_a_closed_round_asks_nobody(configured, mortal, monkeypatch):
+@pytest.fixture
+def closed_round(configured, monkeypatch):
+    """A run whose process ended after the deadline of its only round, before anything was merged."""
     config = several(configured, final="none", rounds=1)
 
     def dies(*args):
@@ -114,25 +117,20 @@ def test_a_closed_round_asks_nobody(configured, mortal, monkeypatch):
         patch.setattr("server.strategy.merge", dies)
         with pytest.raises(KilledError):
             federation.run(FakeGrid(NODES), config)
+    return config
+
+
+def test_a_closed_round_asks_nobody(closed_round):
     later = FakeGrid({})
-    result = federation.run(later, config, resume=True)
+    result = federation.run(later, closed_round, resume=True)
     assert later.orders == []
     assert read_journal(result.journal)[0].merged == ["east", "north", "south"]
 
 
-def test_an_update_that_is_gone_from_a_closed_round_is_missed(configured, monkeypatch):
-    config = several(configured, final="none", rounds=1)
-
-    def dies(*args):
-        raise KilledError
-
-    with monkeypatch.context() as patch:
-        patch.setattr("server.strategy.merge", dies)
-        with pytest.raises(KilledError):
-            federation.run(FakeGrid(NODES), config)
-    (Path(config.output_dir) / "round" / "updates" / "south.safetensors").unlink()
+def test_an_update_that_is_gone_from_a_closed_round_is_missed(closed_round):
+    (Path(closed_round.output_dir) / "round" / "updates" / "south.safetensors").unlink()
     with pytest.raises(OutputError, match=r"the updates of south are gone from .*, and the round was closed with them"):
-        federation.run(FakeGrid(NODES), config, resume=True)
+        federation.run(FakeGrid(NODES), closed_round, resume=True)
 
 
 def test_moments_that_are_gone_are_missed(configured):
