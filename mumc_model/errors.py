@@ -23,3 +23,7 @@ class DivergedError(MumcError):
 
 class DeviceError(MumcError):
     """The device or precision asked for is not here."""
+
+
+class RanksError(MumcError):
+    """The processes that train a site together do not: one ended, or they never met."""

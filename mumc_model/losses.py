@@ -1,7 +1,7 @@
 """MUMC's losses as pure functions: no state, no randomness, no model.
 
-Dimensions: B queries, N keys (the B positives first), M masked tokens, V vocabulary, D dropped patches of an image,
-P values in a patch.
+Dimensions: B queries, N keys (the positives of the B lie together, from key `first` on), M masked tokens, V vocabulary,
+D dropped patches of an image, P values in a patch.
 """
 
 import torch
@@ -17,15 +17,15 @@ def hide(logits_BN: Tensor, hidden_BN: Tensor | None) -> Tensor:
     return logits_BN if hidden_BN is None else logits_BN.masked_fill(hidden_BN, _NEVER)
 
 
-def hard_contrastive(logits_BN: Tensor) -> Tensor:
-    """Mean InfoNCE in nats; row i has key i as its positive. Source: arXiv 1807.03748, eq. 4."""
-    return F.cross_entropy(logits_BN, torch.arange(len(logits_BN), device=logits_BN.device))
+def hard_contrastive(logits_BN: Tensor, first: int = 0) -> Tensor:
+    """Mean InfoNCE in nats; row i has key `first` + i as its positive. Source: arXiv 1807.03748, eq. 4."""
+    return F.cross_entropy(logits_BN, torch.arange(first, first + len(logits_BN), device=logits_BN.device))
 
 
-def soft_targets(teacher_logits_BN: Tensor, alpha: float) -> Tensor:
+def soft_targets(teacher_logits_BN: Tensor, alpha: float, first: int = 0) -> Tensor:
     """Targets (1 - alpha) one-hot + alpha softmax(teacher), no gradient. Source: ALBEF, arXiv 2107.07651, eq. 6."""
     targets_BN = alpha * teacher_logits_BN.detach().softmax(dim=1)
-    targets_BN.diagonal().add_(1 - alpha)
+    targets_BN.diagonal(first).add_(1 - alpha)
     return targets_BN
 
 
