@@ -4,7 +4,7 @@ Dimensions: B pairs, N captions, I images, C channels, H height, W width in pixe
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,15 +17,18 @@ from mumc_model.data.records import SiteData
 from mumc_model.data.samples import VqaBatch, VqaSamples
 from mumc_model.data.shuffling import seeded, shuffled
 from mumc_model.data.tokenizer import Tokenizer
-from mumc_model.data.transforms import Augmentation, augment, mirror_text, normalise
+from mumc_model.data.transforms import Augmentation, augment, augment_by, draw_views, mirror_text, normalise
 from mumc_model.errors import DataError
 
-__all__ = ["CaptionDataset", "PretrainBatch", "VqaBatch", "VqaSamples"]
+__all__ = ["CaptionDataset", "PretrainBatch", "RowsOf", "VqaBatch", "VqaSamples"]
+
+RowsOf = Callable[[int], Tensor]
+"""Which rows of a batch of that many pairs are wanted."""
 
 
 @dataclass(frozen=True)
 class PretrainBatch:
-    """Images and one caption of each."""
+    """Images and one caption of each; where several processes share a batch, each has all captions and some images."""
 
     image_BCHW: Tensor
     """Normalised floats."""
@@ -98,15 +101,17 @@ class CaptionDataset:
         """Images with captions."""
         return len(self.image_keys)
 
-    def batches(self, batch_size: int, seed: int, start_step: int = 0) -> Iterator[PretrainBatch]:
-        """Batches without end, from step `start_step` on.
+    def batches(
+        self, batch_size: int, seed: int, start_step: int = 0, images: RowsOf | None = None
+    ) -> Iterator[PretrainBatch]:
+        """Batches without end, from step `start_step` on. With `images` only those rows' images are made.
 
         Every epoch deals all images anew; an image is in a batch at most once, with one of its captions. A step's batch
         depends on the seed and its number alone. A site with fewer images than `batch_size` gives smaller batches.
         """
         size = min(batch_size, len(self))
         for step, image_B in shuffled(len(self), size, seed, start_step):
-            yield self._batch(image_B, seeded(seed, 1, step))
+            yield self._batch(image_B, seeded(seed, 1, step), images(len(image_B)) if images else slice(None))
 
     def pairs(self, row_B: Tensor, generator: torch.Generator | None) -> PretrainBatch:
         """These captions with their images, augmented if there is a generator; all as wide as a caption may be.
@@ -126,20 +131,21 @@ class CaptionDataset:
         """The images of these captions as bytes BCHW."""
         return self._pixels.gather(self._row_N[row_B])
 
-    def _batch(self, image_B: Tensor, generator: torch.Generator) -> PretrainBatch:
+    def _batch(self, image_B: Tensor, generator: torch.Generator, seen: Tensor | slice) -> PretrainBatch:
         u_B2 = torch.rand(len(image_B), 2, generator=generator)
         row_B = self._first_I[image_B] + (u_B2[:, 0] * self._count_I[image_B]).long()
         flip_B = self._may_flip_N[row_B] & (u_B2[:, 1] < 0.5)
         ids_BL, caption_id_B = self._captions.rows(row_B)
         if flip_B.any():
             ids_BL, caption_id_B = _swap(flip_B, (ids_BL, caption_id_B), self._mirrored.rows(row_B))
-        pixels_BCHW = self._pixels.gather(self._row_I[image_B])
+        u_B7 = draw_views(len(image_B), generator)[seen]
+        pixels_BCHW, flip_B = self._pixels.gather(self._row_I[image_B[seen]]), flip_B[seen]
         pixels_BCHW[flip_B] = pixels_BCHW[flip_B].flip(-1)
         pixels_BCHW = pixels_BCHW.to(self._device)
         mask_BL = (ids_BL != self._captions.padding).long()
         longest = int(mask_BL.sum(1).max())
         return PretrainBatch(
-            image_BCHW=augment(pixels_BCHW, self._augmentation, generator),
+            image_BCHW=augment_by(pixels_BCHW, self._augmentation, u_B7),
             ids_BL=ids_BL[:, :longest].contiguous().to(self._device),
             mask_BL=mask_BL[:, :longest].contiguous().to(self._device),
             caption_id_B=caption_id_B.to(self._device),

@@ -47,10 +47,19 @@ def normalise(image_BCSS: Tensor) -> Tensor:
 def augment(image_BCSS: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """Float images B3SS, each cropped, turned, brightened and stretched at random, normalised.
 
-    One bilinear resampling does crop and rotation together. The draws come from the CPU generator whatever the device,
-    so that a seed means the same everywhere.
+    The draws come from the CPU generator whatever the device, so that a seed means the same everywhere.
     """
-    u_B7 = torch.rand(len(image_BCSS), 7, generator=generator).to(image_BCSS.device)
+    return augment_by(image_BCSS, settings, draw_views(len(image_BCSS), generator))
+
+
+def draw_views(images: int, generator: torch.Generator) -> Tensor:
+    """Seven numbers in [0, 1) an image, B7, that say how it is seen."""
+    return torch.rand(images, 7, generator=generator)
+
+
+def augment_by(image_BCSS: Tensor, settings: Augmentation, u_B7: Tensor) -> Tensor:
+    """Float images B3SS as the numbers of `draw_views` say. One bilinear resampling does crop and rotation together."""
+    u_B7 = u_B7.to(image_BCSS.device)
     grid_BSS2 = _grid(_views(u_B7[:, :5], settings), image_BCSS.shape[-1])
     view_BCSS = F.grid_sample(image_BCSS.float(), grid_BSS2, padding_mode="border", align_corners=False)
     mean_B111 = view_BCSS.mean((1, 2, 3), keepdim=True)

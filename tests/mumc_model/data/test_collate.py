@@ -70,6 +70,16 @@ def test_starting_at_a_later_step_gives_the_batches_that_would_have_come(tmp_pat
     assert all(map(equal, whole[start:], islice(data.batches(4, 3, start), 8 - start)))
 
 
+def test_a_process_that_shares_a_batch_makes_only_its_own_images_of_it(tmp_path, tokenizer):
+    data = dataset(make_site(tmp_path), tokenizer, flip_with_text=True)
+    asked, own_B = [], torch.tensor([1, 3])
+    mine = data.batches(4, seed=0, images=lambda pairs: asked.append(pairs) or own_B)
+    for whole, part in islice(zip(data.batches(4, seed=0), mine, strict=False), 5):
+        torch.testing.assert_close(part.image_BCHW, whole.image_BCHW[own_B])
+        assert all(torch.equal(getattr(part, name), text) for name, text in vars(whole).items() if name != "image_BCHW")
+    assert set(asked) == {4}
+
+
 def test_an_epoch_shows_each_image_at_most_once_and_the_next_in_another_order(tmp_path, tokenizer):
     data = dataset(make_site(tmp_path, captions=3), tokenizer)
     batches = list(islice(data.batches(5, 0), 4))
