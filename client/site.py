@@ -48,7 +48,7 @@ class Site:
             DeviceError: there is no such device here.
         """
         # Torch takes seconds to load, and most of what asks for a site does without.
-        from mumc_model.train import choose_device
+        from mumc_model.device import choose_device
 
         return choose_device(self.config.device)
 

@@ -19,6 +19,7 @@ from mumc_model.candidates import Scoring
 from mumc_model.config import FinetuneConfig, Recipe
 from mumc_model.data.files import write_atomically
 from mumc_model.data.samples import VqaSamples
+from mumc_model.device import choose_device
 from mumc_model.errors import ConfigError, DataError
 from mumc_model.evaluate import AnswerRow
 from mumc_model.finetune import FinetuneResult, OnStep, VqaData, finetune
@@ -28,7 +29,6 @@ from mumc_model.pretrained import kind_of, load_tokenizer, read_config
 from mumc_model.retrieval import retrieve
 from mumc_model.scorecard import Card, Evaluated, scorecard
 from mumc_model.scorecard_text import draw, to_markdown
-from mumc_model.train import choose_device
 from mumc_model.vqa import VqaModel
 from mumc_model.zero_shot import Matcher, match_questions
 

@@ -14,11 +14,11 @@ from mumc_model.candidates import Candidates, Scoring
 from mumc_model.data.protocols import grammar_of
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
+from mumc_model.device import autocast
 from mumc_model.evaluate import AnswerRow, is_correct, right_answers
 from mumc_model.generate import generate
 from mumc_model.model import MumcModel
 from mumc_model.normalise import normalise_answer
-from mumc_model.train import autocast
 from mumc_model.vqa import VqaModel
 
 View = Literal["real", "blank", "shuffled"]

@@ -20,9 +20,10 @@ from mumc_model.data.samples import VqaSamples
 from mumc_model.data.shuffling import shuffled
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import Augmentation
+from mumc_model.device import autocast
 from mumc_model.errors import DivergedError
 from mumc_model.model import MumcModel
-from mumc_model.train import autocast, learning_rate
+from mumc_model.schedule import learning_rate
 from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
 
 _QUESTIONS = 128

@@ -70,10 +70,14 @@ class Draws:
         return torch.where(chosen_BL & (fate_BL >= 0.9), random_BL, masked_BL), labels_BL
 
     def negatives(self, weights_BB: Tensor) -> Tensor:
-        """One column for each row, with probability in proportion to the row's weights, on the CPU."""
+        """One column for each row, with probability in proportion to the row's weights; on their device.
+
+        The largest of weights over exponential noise, which is how torch draws one of several. The noise comes from
+        the CPU, and an accelerator need not be waited for.
+        """
+        noise_BB = torch.empty(weights_BB.shape).exponential_(generator=self.generator)
         # A diverged model is told by its loss, not by a failing draw.
-        weights_BB = weights_BB.float().cpu().nan_to_num(1.0)
-        return torch.multinomial(weights_BB, 1, generator=self.generator)[:, 0]
+        return (weights_BB.float().nan_to_num(1.0) / noise_BB.to(weights_BB.device, non_blocking=True)).argmax(dim=1)
 
 
 def negative_weights(logits_BB: Tensor, equal_BB: Tensor | None = None) -> Tensor:

@@ -144,14 +144,17 @@ class PretrainObjective:
     def __call__(
         self, batch: PretrainBatch, draws: Draws, alpha: float, *, move_teacher: bool = True
     ) -> PretrainOutput:
-        """Losses of one batch that is on the model's device. `alpha` is the weight of the teacher's soft targets.
+        """Losses of one batch. `alpha` is the weight of the teacher's soft targets.
+
+        The batch may lie on the CPU, where the draws are made, and is moved to the model's device; what is on an
+        accelerator already is waited for.
 
         One of several ranks is given all texts, but of the images only its share, and makes the draws of all. Moves
         the teacher (unless told not to, as for a later part of an accumulated step) and fills the queue.
         """
         self.model.clamp_temperature()
-        dealt = DealtBatch.of(batch, self.ranks)
-        masked = self._mask_tokens(dealt, draws) if self.config.mlm else None
+        masked = self._mask_tokens(batch, draws) if self.config.mlm else None
+        dealt = DealtBatch.of(batch.to(self.model.temp.device), self.ranks)
         student, state_TLD = self._student(dealt, draws, masked)
         moving = self.teacher if move_teacher and self._asks_teacher(alpha) else None
         if moving is not None and self.config.teacher_order == "albef":
@@ -176,10 +179,10 @@ class PretrainObjective:
         detached = [{name: part.detach() for name, part in parts.items()} for parts in (terms, trace)]
         return PretrainOutput(total=total, terms=detached[0], trace=detached[1])
 
-    def _mask_tokens(self, batch: DealtBatch, draws: Draws) -> MaskedTexts:
+    def _mask_tokens(self, batch: PretrainBatch, draws: Draws) -> MaskedTexts:
         probability, vocab_size = self.config.mlm_probability, self.model.config.text.vocab_size
-        ids_WL, labels_WL = draws.mask_tokens(batch.texts.ids_BL, batch.texts.mask_BL, probability, vocab_size)
-        return MaskedTexts.of(ids_WL, labels_WL, batch.device, batch.own)
+        ids_WL, labels_WL = draws.mask_tokens(batch.ids_BL, batch.mask_BL, probability, vocab_size)
+        return MaskedTexts.of(ids_WL, labels_WL, self.model.temp.device, self.ranks.share(len(batch)))
 
     def _keep_patches(self, batch: DealtBatch, draws: Draws) -> Tensor:
         patches = self.model.config.vision.patches

@@ -13,10 +13,10 @@ from mumc_model.data.pixels import Pixels
 from mumc_model.data.records import SiteData
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import normalise
+from mumc_model.device import autocast
 from mumc_model.errors import DataError
 from mumc_model.model import MumcModel
 from mumc_model.statistics import bootstrap_mean
-from mumc_model.train import autocast
 
 CUTOFFS = (1, 5, 10)
 _BATCH = 64

@@ -1,9 +1,7 @@
 """Local pre-training: one round of optimiser steps at a site, and what of it survives to the next round."""
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -12,25 +10,25 @@ from torch import Tensor, nn
 
 from mumc_model.adapters import Adapters
 from mumc_model.checkpoint import load_strictly
-from mumc_model.config import ObjectiveConfig, OptimizerConfig, Recipe, VisionConfig
+from mumc_model.config import Recipe, VisionConfig
 from mumc_model.data.collate import PretrainBatch
+from mumc_model.data.prefetch import Prefetcher
 from mumc_model.data.shuffling import seeded
-from mumc_model.errors import ConfigError, DeviceError, DivergedError
+from mumc_model.device import autocast
 from mumc_model.masking import Draws, SpecialTokens
 from mumc_model.model import MumcModel, initialise
 from mumc_model.momentum import FeatureQueue, Teacher
 from mumc_model.objective import PretrainObjective, needs_teacher
 from mumc_model.optimizer import Anchor, adamw, drop_moments, fill_moments, moments, pull
+from mumc_model.schedule import learning_rate, ramped
 from mumc_model.sharing import is_shared
+from mumc_model.step_losses import LossReader, OnStep
 from mumc_model.vision import MimDecoder
 
 _DRAWS, _ADAPTERS = 2, 3
 """Keep the seeds of masking and of adapters apart from those of shuffling (0) and augmentation (1)."""
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
-
-OnStep = Callable[[int, Mapping[str, float]], None]
-"""Called after each step with its global number and its losses."""
 
 
 class SpecialIds(Protocol):
@@ -63,66 +61,8 @@ class PretrainResult:
     losses: Mapping[str, float]
     """Mean of each loss over the round; `total` is their weighted sum."""
     seconds: float
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes an NVIDIA or AMD accelerator where there is one, else the CPU.
-
-    Raises:
-        DeviceError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise DeviceError(
-            f"the device {name!r} is not here; set device to auto or cpu, or install a torch that knows it"
-        ) from error
-    return device
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The context that runs encoders in `fp32` or `bf16`; losses are in single precision either way.
-
-    Raises:
-        DeviceError: the precision has another name, or the device cannot do it.
-    """
-    if precision not in ("fp32", "bf16"):
-        raise DeviceError(f"precision {precision!r} is not known; choose fp32 or bf16")
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise DeviceError("this accelerator cannot compute in bf16; set precision to fp32")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def learning_rate(step: int, config: OptimizerConfig, total_steps: int, round_first_step: int) -> float:
-    """The rate at a step of the whole run: linear warm-up, then one schedule over all rounds.
-
-    A later round warms up again over `rewarm_steps`, because the merged weights are new to the optimiser.
-
-    Raises:
-        ConfigError: an exponential schedule has no end to fall to.
-    """
-    progress = min(1.0, max(0, step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
-    share, end = 1.0, config.final_lr_share
-    if config.schedule == "cosine":
-        share = end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
-    elif config.schedule == "exponential":
-        if end <= 0:
-            raise ConfigError("an exponential schedule needs optimizer.final_lr_share above 0; set it, say to 0.01")
-        share = end**progress
-    if step < config.warmup_steps:
-        share *= (step + 1) / config.warmup_steps
-    if round_first_step and step < round_first_step + config.rewarm_steps:
-        share *= (step - round_first_step + 1) / config.rewarm_steps
-    return config.lr * share
-
-
-def ramped(objective: ObjectiveConfig, step: int) -> float:
-    """Weight alpha of the teacher's soft targets at a step of the whole run."""
-    ramp = objective.distill_ramp_steps
-    return objective.distill * (min(1.0, step / ramp) if ramp else 1.0)
+    waited: float
+    """Seconds of these that were spent waiting for data."""
 
 
 class Pretrainer:
@@ -172,31 +112,29 @@ class Pretrainer:
             self.adapters.restart(seeded(seed, _ADAPTERS, first_step))
         self._begin_round()
         special = SpecialTokens(cls_id=dataset.tokenizer.cls_id, mask_id=dataset.tokenizer.mask_id)
-        batches = dataset.batches(self.recipe.pretrain.batch_size, seed, first_step)
         anchor = self._anchor()
-        sums: dict[str, float] = {}
+        told = LossReader(on_step)
         examples = 0
+        batches = Prefetcher(dataset.batches(self.recipe.pretrain.batch_size, seed, first_step), self.device)
         # Dropout has no generator of its own; the fork gives it this run's seed and hides that from the process around.
-        with torch.random.fork_rng():
+        with batches, torch.random.fork_rng():
             torch.manual_seed(seeded(seed, _DRAWS, first_step).initial_seed())
             for step in range(first_step, first_step + steps):
-                batch = next(batches).to(self.device)
                 self._set_rate(learning_rate(step, self.recipe.pretrain.optimizer, total_steps, first_step))
-                losses = self._step(
-                    batch, Draws(seeded(seed, _DRAWS, step), special), ramped(self.recipe.objective, step), anchor
-                )
-                if not math.isfinite(losses["total"]):
-                    raise DivergedError(
-                        f"the loss is {losses['total']} at step {step}; lower optimizer.lr or clip gradients"
-                    )
-                sums = {name: sums.get(name, 0.0) + loss for name, loss in losses.items()}
+                draws = Draws(seeded(seed, _DRAWS, step), special)
+                batch = next(batches)
+                told.add(step, self._step(batch, draws, ramped(self.recipe.objective, step), anchor))
                 examples += len(batch.ids_BL)
-                if on_step:
-                    on_step(step, losses)
+            told.finish()
         if self.adapters is not None:
             self.factors = self.adapters.fold()
-        means = {name: total / max(steps, 1) for name, total in sums.items()}
-        return PretrainResult(steps=steps, examples=examples, losses=means, seconds=time.perf_counter() - started)
+        return PretrainResult(
+            steps=steps,
+            examples=examples,
+            losses={name: total / max(steps, 1) for name, total in told.sums.items()},
+            seconds=time.perf_counter() - started,
+            waited=batches.waited,
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the site keeps between rounds, by name and on the CPU: private heads, and the optimiser's moments.
@@ -253,23 +191,22 @@ class Pretrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _step(self, batch: PretrainBatch, draws: Draws, alpha: float, anchor: Anchor) -> dict[str, float]:
+    def _step(self, batch: PretrainBatch, draws: Draws, alpha: float, anchor: Anchor) -> dict[str, Tensor]:
         """Losses of one optimiser step, over as many micro-batches as the recipe says."""
         config, parts = self.recipe.pretrain, _parts(batch, self.recipe.pretrain.accumulation)
-        names: list[str] = []
-        sums = torch.zeros((), device=self.device)
+        losses: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
             with autocast(self.device, self.precision):
                 output = self.objective(part, draws, alpha, move_teacher=index == 0)
             torch.autograd.backward(output.total / len(parts))
-            names = ["total", *output.terms]
-            sums = sums + torch.stack([output.total.detach(), *output.terms.values()]) / len(parts)
+            terms = {"total": output.total.detach(), **output.terms}
+            losses = {name: losses.get(name, 0) + term / len(parts) for name, term in terms.items()}
         pull(anchor, config.prox_mu)
         if config.optimizer.clip_norm:
             torch.nn.utils.clip_grad_norm_(list(self._weights.values()), config.optimizer.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return dict(zip(names, sums.tolist(), strict=True))
+        return losses
 
 
 def mim_decoder(vision: VisionConfig, depth: int) -> MimDecoder:

@@ -41,13 +41,19 @@ def resize_pos_embed(pos_embed_1ND: Tensor, patches: int) -> Tensor:
     return torch.cat([pos_embed_1ND[:, :1], grid_1DHW.flatten(2).transpose(1, 2)], dim=1)
 
 
+def stem_channels(config: VisionConfig) -> tuple[int, ...]:
+    """Channels after each convolution of a `conv` stem, of which each halves the image's side."""
+    halvings = config.patch_size.bit_length() - 1
+    return (*(min(config.width, config.stem_width << step) for step in range(halvings - 1)), config.width)
+
+
 def _patch_embed(config: VisionConfig) -> nn.Module:
     if config.stem == "linear":
         return PatchEmbed(config.image_size, config.patch_size, embed_dim=config.width, strict_img_size=False)
-    halvings = config.patch_size.bit_length() - 1
-    channels = (*(min(config.width, config.stem_width << step) for step in range(halvings - 1)), config.width)
+    channels = stem_channels(config)
     norm: Any = partial(GroupNormAct, group_size=STEM_GROUP)
-    stem = ConvStem(3, halvings, channels, stride=(2,) * halvings, norm_layer=norm, act_layer=nn.GELU)
+    strides = (2,) * len(channels)
+    stem = ConvStem(3, len(channels), channels, stride=strides, norm_layer=norm, act_layer=nn.GELU)
     return HybridEmbed(stem, config.image_size, embed_dim=config.width, proj=False, strict_img_size=False)
 
 
@@ -107,13 +113,18 @@ def blank_patches(image_BCHW: Tensor, drop_BM: Tensor, patch_size: int) -> Tenso
     return image_BCHW * seen_B1HW
 
 
+def mim_width(config: VisionConfig) -> int:
+    """Width of the painting decoder: half the encoder's, in heads of 32."""
+    return max(32, config.width // 2 // 32 * 32)
+
+
 class MimDecoder(nn.Module):
     """A light decoder that paints the dropped patches from the kept ones. It stays at the site."""
 
     def __init__(self, config: VisionConfig, depth: int) -> None:
         """Half the encoder's width, `depth` blocks, a fixed position table."""
         super().__init__()
-        width = max(32, config.width // 2 // 32 * 32)
+        width = mim_width(config)
         self.patches = config.patches
         self.embed = nn.Linear(config.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))

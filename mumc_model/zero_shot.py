@@ -11,9 +11,9 @@ from torch import Tensor
 from mumc_model.answering import ImageTokens, OnAnswered, View, by_image
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
+from mumc_model.device import autocast
 from mumc_model.model import MumcModel, at_least_single
 from mumc_model.text import Pairs
-from mumc_model.train import autocast
 
 KEPT = 32
 """Candidates of a question that the matching head looks at: those whose text lies nearest to the image."""

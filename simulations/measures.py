@@ -11,11 +11,11 @@ from mumc_model.checkpoint import load_weights
 from mumc_model.data.phantom import write_hospitals
 from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.tokenizer import vocabulary
+from mumc_model.device import choose_device
 from mumc_model.model import build_model
 from mumc_model.privacy import BankConfig
 from mumc_model.retrieval import retrieve
 from mumc_model.sharing import load_shared
-from mumc_model.train import choose_device
 from server.config import RunConfig
 from server.orders import fit_vocabulary
 from simulations.config import SimulationConfig

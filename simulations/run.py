@@ -16,7 +16,7 @@ from client.state import RunState
 from configs.loader import dump
 from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.tokenizer import vocabulary
-from mumc_model.train import choose_device
+from mumc_model.device import choose_device
 from server.app import app as server_app
 from server.federation import run as server_run
 from server.seal import Post

@@ -10,7 +10,7 @@ from client.gate import approximate_parameters
 from client.preflight.case import Case
 from client.preflight.finding import Finding, failed, passed, size, warned
 from client.preflight.run import with_vocabulary
-from mumc_model.train import autocast, choose_device
+from mumc_model.device import autocast, choose_device
 
 LEAST_MEMORY = 1 << 30
 LEAST_DISK = 1 << 30

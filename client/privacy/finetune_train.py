@@ -18,9 +18,10 @@ from client.privacy.sampling import PoissonSampler
 from client.privacy.steps import take_steps, unit_gradients
 from client.privacy.train import FIXED, TRIED
 from mumc_model.config import Recipe
+from mumc_model.device import autocast
 from mumc_model.model import MumcModel
 from mumc_model.optimizer import adamw
-from mumc_model.train import autocast, learning_rate
+from mumc_model.schedule import learning_rate
 from mumc_model.vqa import VqaModel
 
 OnStep = Callable[[int, float], None]

@@ -15,9 +15,9 @@ from mumc_model.answering import ImageTokens
 from mumc_model.data.records import SiteData
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
+from mumc_model.device import autocast
 from mumc_model.errors import DataError
 from mumc_model.finetune import AUGMENTATION
-from mumc_model.train import autocast
 from mumc_model.vqa import VqaModel
 
 _BLOCK = 128

@@ -24,12 +24,14 @@ from mumc_model.adapters import Adapters
 from mumc_model.checkpoint import load_strictly
 from mumc_model.config import Recipe
 from mumc_model.data.collate import CaptionDataset, PretrainBatch
+from mumc_model.device import autocast
 from mumc_model.masking import Draws, SpecialTokens
 from mumc_model.model import MumcModel
 from mumc_model.momentum import Teacher
 from mumc_model.optimizer import Anchor, adamw, drop_moments, fill_moments, moments, pull
+from mumc_model.schedule import learning_rate, ramped
 from mumc_model.sharing import is_shared
-from mumc_model.train import autocast, learning_rate, mim_decoder, ramped
+from mumc_model.train import mim_decoder
 
 FIXED = ("visual_encoder.cls_token", "visual_encoder.pos_embed", "temp", "mim_decoder.mask_token")
 """Bare weights, which no layer owns: under differential privacy they stay as they came."""

@@ -55,7 +55,7 @@ class Training:
             with torch.no_grad():
                 for weight in trainer.model.parameters():
                     weight.add_(torch.randn(weight.shape, generator=generator) * 0.01)
-            return PretrainResult(steps=2, examples=8, losses={"total": 1.0 + first_step}, seconds=0.0)
+            return PretrainResult(steps=2, examples=8, losses={"total": 1.0 + first_step}, seconds=0.0, waited=0.0)
 
         return run
 

@@ -29,7 +29,7 @@ def steps_that(change):
         with torch.no_grad():
             for name, weight in trainer.model.named_parameters():
                 change(name, weight)
-        return PretrainResult(steps=1, examples=1, losses={"total": 1.0}, seconds=0.0)
+        return PretrainResult(steps=1, examples=1, losses={"total": 1.0}, seconds=0.0, waited=0.0)
 
     return run
 

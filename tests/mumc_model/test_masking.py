@@ -83,3 +83,10 @@ def test_equal_captions_are_no_negatives_unless_there_is_nothing_else():
     assert (weights_BB > 0).tolist() == [[False, False, True], [False, False, True], [True, True, False]]
     everywhere = ~torch.eye(3, dtype=torch.bool)
     assert (negative_weights(logits_BB, everywhere) > 0).equal(everywhere)
+
+
+def test_negatives_are_drawn_as_torch_draws_them():
+    weights_BB = negative_weights(torch.randn(6, 6, generator=torch.Generator().manual_seed(3)))
+    for seed in range(50):
+        expected = torch.multinomial(weights_BB, 1, generator=torch.Generator().manual_seed(seed))[:, 0]
+        assert torch.equal(draws(seed).negatives(weights_BB), expected)

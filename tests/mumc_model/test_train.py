@@ -9,10 +9,12 @@ import torch
 
 from mumc_model.checkpoint import load_weights, save_weights
 from mumc_model.config import ObjectiveConfig, OptimizerConfig, PretrainConfig, Recipe
-from mumc_model.errors import CheckpointError, ConfigError, DeviceError
+from mumc_model.device import autocast, choose_device
+from mumc_model.errors import CheckpointError, ConfigError, DeviceError, DivergedError
 from mumc_model.model import build_model
+from mumc_model.schedule import learning_rate, ramped
 from mumc_model.sharing import is_shared, load_shared, shared_weights
-from mumc_model.train import DivergedError, Pretrainer, autocast, choose_device, learning_rate, ramped
+from mumc_model.train import Pretrainer
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from torch import nn
 from client.privacy import layers
 from client.privacy.deferred import DeferredGradients
 from client.privacy.gradients import LoopGradients, OpacusGradients, clip_factors, total_norm
-from mumc_model.train import autocast
+from mumc_model.device import autocast
 from tests.client.privacy.mechanism import (
     CPU,
     EXPECTED,

@@ -1,0 +1,38 @@
+"""Where a model runs, and in which precision."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from mumc_model.errors import DeviceError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` takes an NVIDIA or AMD accelerator where there is one, else the CPU.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceError(
+            f"the device {name!r} is not here; set device to auto or cpu, or install a torch that knows it"
+        ) from error
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context that runs encoders in `fp32` or `bf16`; losses are in single precision either way.
+
+    Raises:
+        DeviceError: the precision has another name, or the device cannot do it.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise DeviceError(f"precision {precision!r} is not known; choose fp32 or bf16")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise DeviceError("this accelerator cannot compute in bf16; set precision to fp32")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
