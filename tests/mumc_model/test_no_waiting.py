@@ -1,4 +1,4 @@
-"""An accelerator is never waited for inside a step. Torch's `meta` device has no data, so whoever reads from it fails."""
+"""An accelerator is never waited for inside a step: on the `meta` device, which has no data, a reader fails."""
 
 from contextlib import nullcontext
 
