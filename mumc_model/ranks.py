@@ -53,9 +53,9 @@ class Ranks:
         """
         return rows_T, wanted_X
 
-    def sum(self, number: Tensor) -> Tensor:
-        """The sum over all ranks, without a gradient."""
-        return number
+    def sum(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sum of each number over all ranks, without a gradient."""
+        return numbers
 
     def sum_gradients(self, weights: Iterable[nn.Parameter]) -> None:
         """Put into every weight's gradient the sum of all ranks' gradients."""
@@ -87,11 +87,11 @@ class JoinedRanks(Ranks):
         wanted = self.gather(rows_T[:own], total)[wanted_X]
         return torch.cat([rows_T, wanted]), torch.arange(len(rows_T), len(rows_T) + len(wanted_X)).to(wanted_X)
 
-    def sum(self, number: Tensor) -> Tensor:
-        """The sum over all ranks, without a gradient."""
-        summed = number.detach().clone()
+    def sum(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sum of each number over all ranks, without a gradient."""
+        summed = torch.stack([number.detach() for number in numbers.values()])
         dist.all_reduce(summed)
-        return summed
+        return dict(zip(numbers, summed.unbind(), strict=True))
 
     @torch.no_grad()
     def sum_gradients(self, weights: Iterable[nn.Parameter]) -> None:

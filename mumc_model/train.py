@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mumc_model.adapters import Adapters
 from mumc_model.checkpoint import load_strictly
 from mumc_model.config import Recipe, VisionConfig
-from mumc_model.data.collate import PretrainBatch
+from mumc_model.data.collate import PretrainBatch, RowsOf
 from mumc_model.data.prefetch import Prefetcher
 from mumc_model.data.shuffling import seeded
 from mumc_model.device import autocast
@@ -20,6 +20,7 @@ from mumc_model.model import MumcModel, initialise
 from mumc_model.momentum import FeatureQueue, Teacher
 from mumc_model.objective import PretrainObjective, needs_teacher
 from mumc_model.optimizer import Anchor, adamw, drop_moments, fill_moments, moments, pull
+from mumc_model.ranks import ALONE, Ranks
 from mumc_model.schedule import learning_rate, ramped
 from mumc_model.sharing import is_shared
 from mumc_model.step_losses import LossReader, OnStep
@@ -47,8 +48,13 @@ class Captions(Protocol):
     def tokenizer(self) -> SpecialIds:
         """What made the token ids."""
 
-    def batches(self, batch_size: int, seed: int, start_step: int = 0) -> Iterator[PretrainBatch]:
-        """Batches of at least 2 pairs without end, each fixed by the seed and its step's number."""
+    def batches(
+        self, batch_size: int, seed: int, start_step: int = 0, images: RowsOf | None = None
+    ) -> Iterator[PretrainBatch]:
+        """Batches of at least 2 pairs without end, each fixed by the seed and its step's number.
+
+        `images` is given where several processes share a batch: with only those rows' images of it.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +74,24 @@ class PretrainResult:
 class Pretrainer:
     """Trains one model by one recipe. Teacher and queue live for a round; private heads and moments may stay."""
 
-    def __init__(self, model: MumcModel, recipe: Recipe, device: torch.device, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        model: MumcModel,
+        recipe: Recipe,
+        device: torch.device,
+        precision: str = "fp32",
+        ranks: Ranks = ALONE,
+    ) -> None:
         """Move the model to the device and build what trains it.
+
+        Each of several `ranks` builds one and calls `run` alike; what rank 0 starts from is what counts.
 
         Raises:
             ConfigError: the recipe cannot be run.
             DeviceError: the precision is not to be had.
         """
         self.model, self.recipe, self.device, self.precision = model.to(device), recipe, device, precision
+        self.ranks = ranks
         autocast(device, precision)
         objective, vision = recipe.objective, recipe.model.vision
         self.adapters = Adapters(model, recipe.pretrain.adapters) if recipe.pretrain.adapters.rank else None
@@ -88,7 +104,7 @@ class Pretrainer:
         self.mim_decoder = None
         if objective.mim:
             self.mim_decoder = mim_decoder(vision, objective.mim_depth).to(device)
-        self.objective = PretrainObjective(model, self.teacher, self.queue, objective, self.mim_decoder)
+        self.objective = PretrainObjective(model, self.teacher, self.queue, objective, self.mim_decoder, ranks)
         self._weights = {name: weight for name, weight in self._named_weights() if weight.requires_grad}
         self.optimizer = adamw(self._weights, recipe.pretrain.optimizer)
 
@@ -106,6 +122,7 @@ class Pretrainer:
 
         Raises:
             DivergedError: a loss is no longer finite.
+            ConfigError: a batch, or a part of one, has fewer pairs than there are ranks.
         """
         started = time.perf_counter()
         if self.adapters is not None:
@@ -115,10 +132,10 @@ class Pretrainer:
         anchor = self._anchor()
         told = LossReader(on_step)
         examples = 0
-        batches = Prefetcher(dataset.batches(self.recipe.pretrain.batch_size, seed, first_step), self.device)
+        batches = Prefetcher(self._batches(dataset, seed, first_step), self.device)
         # Dropout has no generator of its own; the fork gives it this run's seed and hides that from the process around.
         with batches, torch.random.fork_rng():
-            torch.manual_seed(seeded(seed, _DRAWS, first_step).initial_seed())
+            torch.manual_seed(seeded(seed, _DRAWS, first_step).initial_seed() + self.ranks.rank)
             for step in range(first_step, first_step + steps):
                 self._set_rate(learning_rate(step, self.recipe.pretrain.optimizer, total_steps, first_step))
                 draws = Draws(seeded(seed, _DRAWS, step), special)
@@ -173,13 +190,38 @@ class Pretrainer:
     def _begin_round(self) -> None:
         """The merged weights are the teacher's too, and features of older weights are stale."""
         self.model.train()
+        if not self.recipe.pretrain.keep_optimizer:
+            self.optimizer = adamw(self._weights, self.recipe.pretrain.optimizer)
+        if self.ranks.size > 1:
+            self._start_as_first()
         if self.teacher is not None:
             self.teacher.restart()
             self.teacher.train()
         if self.queue is not None:
             self.queue.reset()
-        if not self.recipe.pretrain.keep_optimizer:
-            self.optimizer = adamw(self._weights, self.recipe.pretrain.optimizer)
+
+    @torch.no_grad()
+    def _start_as_first(self) -> None:
+        """Take over from rank 0 its weights, and Adam's moments of those weights for which it has some."""
+        self.ranks.copy_first(weight for _, weight in self._named_weights())
+        has = torch.tensor([weight in self.optimizer.state for weight in self._weights.values()]).to(self.device)
+        self.ranks.copy_first([has])
+        if self.ranks.rank:
+            fill_moments(self._weights, self.optimizer)
+            known = {f"optimizer.step.{name}": has for name, had in zip(self._weights, has, strict=True) if had}
+            drop_moments(self._weights, self.optimizer, known)
+        self.ranks.copy_first(moments(self._weights, self.optimizer).values())
+
+    def _batches(self, dataset: Captions, seed: int, first_step: int) -> Iterator[PretrainBatch]:
+        size = self.recipe.pretrain.batch_size
+        if self.ranks.size == 1:
+            return dataset.batches(size, seed, first_step)
+        return dataset.batches(size, seed, first_step, images=self._own_rows)
+
+    def _own_rows(self, pairs: int) -> Tensor:
+        """The rows of a batch whose images this rank sees: its share of each part."""
+        parts = torch.arange(pairs).tensor_split(_parts(pairs, self.recipe.pretrain.accumulation))
+        return torch.cat([part[self.ranks.share(len(part))] for part in parts])
 
     def _anchor(self) -> Anchor:
         """The shared weights and their values at the start of the round, which FedProx holds them to."""
@@ -193,7 +235,7 @@ class Pretrainer:
 
     def _step(self, batch: PretrainBatch, draws: Draws, alpha: float, anchor: Anchor) -> dict[str, Tensor]:
         """Losses of one optimiser step, over as many micro-batches as the recipe says."""
-        config, parts = self.recipe.pretrain, _parts(batch, self.recipe.pretrain.accumulation)
+        config, parts = self.recipe.pretrain, self._cut(batch)
         losses: dict[str, Tensor] = {}
         for index, part in enumerate(parts):
             with autocast(self.device, self.precision):
@@ -201,12 +243,24 @@ class Pretrainer:
             torch.autograd.backward(output.total / len(parts))
             terms = {"total": output.total.detach(), **output.terms}
             losses = {name: losses.get(name, 0) + term / len(parts) for name, term in terms.items()}
+        self.ranks.sum_gradients(self._weights.values())
         pull(anchor, config.prox_mu)
         if config.optimizer.clip_norm:
             torch.nn.utils.clip_grad_norm_(list(self._weights.values()), config.optimizer.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return losses
+        return self.ranks.sum(losses)
+
+    def _cut(self, batch: PretrainBatch) -> list[PretrainBatch]:
+        """The batch in the parts of an accumulated step: of all its texts, and of the images that this rank sees."""
+        parts = _parts(len(batch), self.recipe.pretrain.accumulation)
+        if parts == 1:
+            return [batch]
+        texts = {name: tensor.tensor_split(parts) for name, tensor in vars(batch).items() if name != "image_BCHW"}
+        shares = [self.ranks.share(len(part)) for part in texts["ids_BL"]]
+        images = batch.image_BCHW.split([share.stop - share.start for share in shares])
+        cut = [dict(zip(texts, part, strict=True)) for part in zip(*texts.values(), strict=True)]
+        return [replace(batch, image_BCHW=image, **part) for image, part in zip(images, cut, strict=True)]
 
 
 def mim_decoder(vision: VisionConfig, depth: int) -> MimDecoder:
@@ -217,8 +271,6 @@ def mim_decoder(vision: VisionConfig, depth: int) -> MimDecoder:
     return decoder
 
 
-def _parts(batch: PretrainBatch, parts: int) -> list[PretrainBatch]:
-    """The batch in equal parts, of at least 2 pairs each however small a site is, because a pair needs a negative."""
-    parts = max(1, min(parts, len(batch.ids_BL) // 2))
-    chunks = [torch.tensor_split(getattr(batch, field.name), parts) for field in fields(batch)]
-    return [batch] if parts == 1 else [type(batch)(*tensors) for tensors in zip(*chunks, strict=True)]
+def _parts(pairs: int, parts: int) -> int:
+    """Into how many parts a batch is cut, of at least 2 pairs each however small a site is: a pair needs a negative."""
+    return max(1, min(parts, pairs // 2))
