@@ -21,7 +21,7 @@ from mumc_model.errors import DataError
 Scoring = Literal["mean", "sum", "compat"]
 """Log-probability a token, of the whole answer, or with the first token counted twice as the paper's code does."""
 
-_TREE_ANSWERS = 256
+_TREE_ANSWERS = 64
 """Answers of one tree: attention within a tree grows with the square of its nodes."""
 
 

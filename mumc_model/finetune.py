@@ -1,12 +1,13 @@
 """Fine-tuning at a site: its own questions, its own answer decoder, the best step by its own validation split.
 
-Dimensions: N training questions, B questions of a batch, A answer tokens, T learned answer tokens, L question tokens,
-C channels, H height, W width in pixels, D width, V vocabulary, K candidates.
+Dimensions: N questions, K candidates.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -15,20 +16,17 @@ from mumc_model.answering import ImageTokens, answer_rows, rank_questions, right
 from mumc_model.calibration import Calibration, calibrate
 from mumc_model.candidates import Candidates, candidate_answers
 from mumc_model.config import FinetuneConfig, Recipe
+from mumc_model.data.prefetch import Prefetcher
 from mumc_model.data.records import SiteData
 from mumc_model.data.samples import VqaSamples
-from mumc_model.data.shuffling import shuffled
 from mumc_model.data.tokenizer import Tokenizer
-from mumc_model.data.transforms import Augmentation
 from mumc_model.device import autocast
-from mumc_model.errors import DivergedError
+from mumc_model.lesson import Lesson, LessonBatch, deal
 from mumc_model.model import MumcModel
+from mumc_model.optimizer import adamw
 from mumc_model.schedule import learning_rate
-from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
-
-_QUESTIONS = 128
-AUGMENTATION = Augmentation(crop_scale=1.0)
-"""No crop: it would move and enlarge what questions about place and size ask for."""
+from mumc_model.step_losses import LossReader
+from mumc_model.vqa import VqaModel
 
 OnStep = Callable[[int, float], None]
 """Called with the number of steps done and the step's loss in nats an example."""
@@ -97,16 +95,15 @@ def finetune(
     candidates = candidate_answers(data.train.answers, tokenizer, config.answer_tokens).to(device)
     vqa = VqaModel.of_encoders(model, config).to(device)
     vqa.freeze(config.freeze)
-    batches = _deal(data.train, config.batch_size, seed, AUGMENTATION if config.freeze == "none" else None)
+    batches = Prefetcher(deal(data.train, tokenizer, config, seed), device)
     # Dropout has no generator of its own; the fork gives it this run's seed and hides that from the process around.
-    with torch.random.fork_rng():
+    with batches, torch.random.fork_rng():
         torch.manual_seed(seed)
-        lesson = _Lesson(vqa, data.train, tokenizer, config, device, precision)
+        lesson = Lesson(vqa, data.train, config, device, precision)
         chosen_by = data.test if config.select_on == "test" else data.val
         selection = _Selection(vqa, candidates, chosen_by, device, precision, keep_tokens=config.freeze != "none")
-        losses = _learn(vqa, lesson, batches, config, selection, on_step)
+        recent = _learn(vqa, lesson, batches, config, selection, on_step)
     selection.restore_best()
-    recent = losses[-config.select_every :]
     return FinetuneResult(
         model=vqa.eval(),
         candidates=candidates,
@@ -115,7 +112,7 @@ def finetune(
         looks=tuple(selection.looks),
         selection=_rule(config, len(selection.looks), len(chosen_by)),
         calibration=selection.calibration() if chosen_by is data.val else Calibration(),
-        loss=float(torch.stack(recent).mean()) if recent else float("nan"),
+        loss=fmean(recent) if recent else float("nan"),
         seconds=time.perf_counter() - started,
     )
 
@@ -130,125 +127,40 @@ def _rule(config: FinetuneConfig, looks: int, questions: int) -> str:
 
 def _learn(
     model: VqaModel,
-    lesson: "_Lesson",
-    batches: Iterator[tuple[Tensor, Tensor | None]],
+    lesson: Lesson,
+    batches: Iterator[LessonBatch],
     config: FinetuneConfig,
     selection: "_Selection",
     on_step: OnStep | None,
-) -> list[Tensor]:
-    """The steps themselves; returns each step's loss."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    settings = config.optimizer
-    optimizer = torch.optim.AdamW(
-        trained, lr=settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=True
-    )
-    losses: list[Tensor] = []
+) -> deque[float]:
+    """The steps themselves; returns the losses of the last ones, as many as lie between two looks."""
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    optimizer = adamw(trained, config.optimizer)
+    recent: deque[float] = deque(maxlen=config.select_every)
+
+    def tell(done: int, losses: Mapping[str, float]) -> None:
+        recent.append(losses["total"])
+        if on_step:
+            on_step(done, losses["total"])
+
+    told = LossReader(tell)
     model.train()
     for step in range(config.steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings, config.steps, 0)
-        loss = lesson.loss(*next(batches), alpha=config.distill * min(1.0, step / lesson.steps_per_epoch))
+            group["lr"] = learning_rate(step, config.optimizer, config.steps, 0)
+        loss = lesson.loss(next(batches), alpha=config.distill * min(1.0, step / lesson.steps_per_epoch))
         torch.autograd.backward(loss)
-        if settings.clip_norm:
-            torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
+        if config.optimizer.clip_norm:
+            torch.nn.utils.clip_grad_norm_(list(trained.values()), config.optimizer.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.detach())
         done = step + 1
+        told.add(done, {"total": loss})
         if done % config.select_every == 0 or done == config.steps:
-            _require_finite(losses, done)
+            told.finish()
             selection.look(done)
             model.train()
-        if on_step:
-            on_step(done, float(losses[-1]))
-    return losses
-
-
-def _require_finite(losses: list[Tensor], done: int) -> None:
-    """Asked at the looks only, because an accelerator must be waited for."""
-    if not torch.stack(losses).isfinite().all():
-        raise DivergedError(
-            f"the fine-tuning loss was no longer a number after {done} steps; lower finetune.optimizer.lr, or set its "
-            "clip_norm"
-        )
-
-
-def _deal(
-    samples: VqaSamples, batch_size: int, seed: int, augmentation: Augmentation | None
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Training questions by row without end, with their images only where these are seen differently each time."""
-    if augmentation is None:
-        for _, index_B in shuffled(len(samples), min(batch_size, len(samples)), seed, 0):
-            yield index_B, None
-    for batch in samples.batches(batch_size, seed, augmentation=augmentation):
-        yield batch.index_B, batch.image_BCHW
-
-
-class _Lesson:
-    """The loss of a batch of training questions. What does not change during training is computed once."""
-
-    def __init__(
-        self,
-        model: VqaModel,
-        samples: VqaSamples,
-        tokenizer: Tokenizer,
-        config: FinetuneConfig,
-        device: torch.device,
-        precision: str,
-    ) -> None:
-        self._model, self._samples, self._device, self._precision = model, samples, device, precision
-        self._teacher = AnswerTeacher(model, config.momentum) if config.distill else None
-        self._answer_NA, mask_NA = tokenizer.answers(samples.answers, config.answer_tokens)
-        self._length_N = mask_NA.sum(1)
-        self.steps_per_epoch = max(1, len(samples) // config.batch_size)
-        with autocast(device, precision):
-            self._tokens = None if config.freeze == "none" else ImageTokens(model, samples, device, keep=True)
-            self._state_NLD = self._all_states() if config.freeze == "encoders" else None
-
-    def loss(self, index_B: Tensor, image_BCHW: Tensor | None, *, alpha: float) -> Tensor:
-        """Nats an example, differentiable; the teacher moves first and is asked then."""
-        length_B = self._length_N[index_B]
-        answer_BA = self._answer_NA[index_B, : int(length_B.max())]
-        learned_BA = torch.arange(answer_BA.shape[1]) < length_B[:, None] - 1
-        target_T = answer_BA[:, 1:][learned_BA[:, :-1]].to(self._device)
-        answer = answer_BA.to(self._device), learned_BA.to(self._device)
-        image_BCHW = None if image_BCHW is None else image_BCHW.to(self._device)
-        teacher_TV = None
-        # Autocast remembers its half-precision weights until it ends, so it must end before the next optimiser step.
-        with autocast(self._device, self._precision):
-            if self._teacher:
-                self._teacher.update()
-                with torch.no_grad():
-                    teacher_TV = self._logits(self._teacher.model, index_B, image_BCHW, answer)
-            logits_TV = self._logits(self._model, index_B, image_BCHW, answer)
-        return answer_loss(logits_TV, target_T, teacher_TV, alpha, len(index_B))
-
-    def _logits(
-        self, model: VqaModel, index_B: Tensor, image_BCHW: Tensor | None, answer: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        ids_BL, mask_BL = (tensor.to(self._device) for tensor in self._samples.text(index_B))
-        if self._state_NLD is not None:
-            state_BLD = self._state_NLD[index_B.to(self._device), : mask_BL.shape[1]]
-        else:
-            state_BLD = model.question_states(self._image_tokens(model, index_B, image_BCHW), ids_BL, mask_BL)
-        return model.answer_logits(state_BLD, mask_BL, *answer)
-
-    def _image_tokens(self, model: VqaModel, index_B: Tensor, image_BCHW: Tensor | None) -> Tensor:
-        if self._tokens is None:
-            tokens_BSD: Tensor = model.visual_encoder(image_BCHW)
-            return tokens_BSD
-        return self._tokens(self._samples.image_of_N[index_B])
-
-    @torch.no_grad()
-    def _all_states(self) -> Tensor:
-        assert self._tokens is not None
-        self._model.eval()
-        blocks = []
-        for index_B in torch.split(torch.arange(len(self._samples)), _QUESTIONS):
-            ids_BL, mask_BL = (rows[index_B].to(self._device) for rows in (self._samples.ids_NL, self._samples.mask_NL))
-            tokens_BSD = self._tokens(self._samples.image_of_N[index_B])
-            blocks.append(self._model.question_states(tokens_BSD, ids_BL, mask_BL))
-        return torch.cat(blocks)
+    return recent
 
 
 class _Selection:

@@ -5,8 +5,9 @@ tokens, T answer tokens that are learned, D width, V vocabulary, N nodes and E e
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, Self
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from configs.loader import dump, load
+from mumc_model.bert import BertAttention
 from mumc_model.candidates import AnswerTree, Candidates, Scoring
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.errors import ConfigError
@@ -24,8 +26,10 @@ from mumc_model.vision import VisionEncoder, resize_pos_embed
 
 COMPAT_KEPT = 128
 """Candidates that the paper's code weighs."""
-_BLOCK_LOGITS = 1 << 25
-"""Logits held at once while ranking, so that memory stays bounded however many questions there are."""
+_BLOCK_ROWS = 1024
+"""Nodes, over all questions, that the decoder reads at once while ranking; a tree that is larger is read alone."""
+_CACHED_LOGITS, _BLOCK_LOGITS = 1 << 20, 1 << 26
+"""Logits held at once while ranking: on a CPU as many as stay in its cache until their sum is taken, or elsewhere."""
 
 
 class VqaModel(PretrainedModel):
@@ -91,7 +95,10 @@ class VqaModel(PretrainedModel):
         return self.text_encoder.fuse(hidden_BLD, mask_BL, token_ISD, image_of_B)
 
     def answer_logits(self, state_BLD: Tensor, mask_BL: Tensor, answer_BA: Tensor, learned_BA: Tensor) -> Tensor:
-        """Logits TV of the tokens that follow the answer's positions where `learned_BA` is true, and only of those."""
+        """Logits TV of the tokens that follow the answer's positions where `learned_BA` is true, and only of those.
+
+        `learned_BA` lies best on the CPU: how many there are must be known, and an accelerator is not waited for then.
+        """
         decoder, cross_mask = self.text_decoder, bidirectional_mask(mask_BL)
         # The last position follows nothing that is learned, and padding comes last: causality alone hides it.
         answer_BA, learned_BA = answer_BA[:, :-1], learned_BA[:, :-1]
@@ -100,7 +107,8 @@ class VqaModel(PretrainedModel):
         for layer in decoder.fusion:
             cross = layer.crossattention.keys_values(state_BLD)
             hidden_BAD = layer(hidden_BAD, self_mask, cross, cross_mask=cross_mask)
-        return decoder.mlm_logits(hidden_BAD[learned_BA])
+        place_T = learned_BA.flatten().nonzero()[:, 0].to(hidden_BAD.device, non_blocking=True)
+        return decoder.mlm_logits(hidden_BAD.flatten(0, 1)[place_T])
 
     @torch.no_grad()
     def rank(
@@ -118,7 +126,7 @@ class VqaModel(PretrainedModel):
         the paper's code: only the `keep` candidates with the likeliest first token are weighed, the others get 0, and
         candidates that begin alike are cut in no particular order.
         """
-        edges = [self._edge_log_probabilities(state_BLD, mask_BL, tree) for tree in candidates.trees]
+        edges = self._edge_log_probabilities(state_BLD, mask_BL, candidates.trees)
         score_BK = candidates.scores(edges, scoring)
         if scoring == "compat" and keep < len(candidates):
             kept_BP = candidates.first_tokens(edges).softmax(dim=1).topk(keep, dim=1).indices
@@ -126,27 +134,45 @@ class VqaModel(PretrainedModel):
             score_BK = score_BK.masked_fill(dropped_BK, -torch.inf)
         return score_BK.softmax(dim=1)
 
-    def _edge_log_probabilities(self, state_BLD: Tensor, mask_BL: Tensor, tree: AnswerTree) -> Tensor:
-        """Log-probability BE of each edge of the tree, in blocks of questions."""
-        vocabulary = self.text_decoder.cls.predictions.bias.shape[0]
-        block = max(1, _BLOCK_LOGITS // (len(tree.token_N) * vocabulary))
-        start_1ND = self.text_decoder.bert.embeddings.at(tree.token_N[None], tree.depth_N)
-        parts = []
+    def _edge_log_probabilities(self, state_BLD: Tensor, mask_BL: Tensor, trees: Sequence[AnswerTree]) -> list[Tensor]:
+        """Log-probability BE of each edge of each tree, in blocks of questions."""
+        head, firsts = self.text_decoder.cls.predictions, accumulate((len(t.token_N) for t in trees), initial=0)
+        node_E = torch.cat([tree.edge_node_E + first for tree, first in zip(trees, firsts, strict=False)])
+        token_E = torch.cat([tree.edge_token_E for tree in trees])
+        words_ED, bias_E = head.decoder.weight[token_E], head.bias[token_E]
+        start_1ND = self._begin(trees)
+        block, parts = max(1, _BLOCK_ROWS // start_1ND.shape[1]), []
         for state, mask in zip(torch.split(state_BLD, block), torch.split(mask_BL, block), strict=True):
-            logits_BNV = at_least_single(self._tree_logits(start_1ND, tree.sees_NN, state, mask))
-            followed_BE = logits_BNV[:, tree.edge_node_E, tree.edge_token_E]
-            parts.append(followed_BE - logits_BNV.logsumexp(dim=2)[:, tree.edge_node_E])
-        return torch.cat(parts)
+            read_BND = at_least_single(head.transform(self._read(start_1ND, trees, state, mask)))
+            followed_BE = (read_BND[:, node_E] * words_ED).sum(2) + bias_E
+            parts.append(followed_BE - self._log_normaliser(read_BND)[:, node_E])
+        edge_BE = torch.cat(parts)
+        return list(torch.split(edge_BE, [len(tree.edge_node_E) for tree in trees], dim=1))
 
-    def _tree_logits(self, hidden_1ND: Tensor, sees_NN: Tensor, state_BLD: Tensor, mask_BL: Tensor) -> Tensor:
-        """Logits BNV at each node. Up to the first look at the question all questions share one tree."""
-        cross_mask, hidden = bidirectional_mask(mask_BL), hidden_1ND
-        for layer in self.text_decoder.fusion:
-            hidden = layer.attention(hidden, layer.attention.keys_values(hidden), sees_NN)
-            hidden = hidden.expand(len(state_BLD), -1, -1)
+    def _begin(self, trees: Sequence[AnswerTree]) -> Tensor:
+        """States 1ND of all nodes up to their first look at the question: the same for every question."""
+        token_N, depth_N = torch.cat([tree.token_N for tree in trees]), torch.cat([tree.depth_N for tree in trees])
+        start_1ND = self.text_decoder.bert.embeddings.at(token_N[None], depth_N)
+        return _within_trees(self.text_decoder.fusion[0].attention, start_1ND, trees)
+
+    def _read(self, start_1ND: Tensor, trees: Sequence[AnswerTree], state_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+        """States BND of all nodes after the last layer, from those that `_begin` gives."""
+        cross_mask, hidden = bidirectional_mask(mask_BL), start_1ND.expand(len(state_BLD), -1, -1)
+        for index, layer in enumerate(self.text_decoder.fusion):
+            if index:
+                hidden = _within_trees(layer.attention, hidden, trees)
             hidden = layer.crossattention(hidden, layer.crossattention.keys_values(state_BLD), cross_mask)
             hidden = layer.output(layer.intermediate(hidden), hidden)
-        return self.text_decoder.mlm_logits(hidden)
+        return hidden
+
+    def _log_normaliser(self, read_BND: Tensor) -> Tensor:
+        """Logarithm BN of the sum over the vocabulary, some words at a time."""
+        decoder, rows_XD = self.text_decoder.cls.predictions.decoder, read_BND.flatten(0, 1)
+        most = _CACHED_LOGITS if rows_XD.device.type == "cpu" else _BLOCK_LOGITS
+        block = max(1, most // len(rows_XD))
+        words = zip(decoder.weight.split(block), decoder.bias.split(block), strict=True)
+        sums = [at_least_single(F.linear(rows_XD, *part)).logsumexp(1) for part in words]
+        return torch.stack(sums).logsumexp(0).view(read_BND.shape[:2])
 
 
 class AnswerTeacher:
@@ -157,17 +183,16 @@ class AnswerTeacher:
         frozen = [part for part in student.children() if not any(p.requires_grad for p in part.parameters())]
         self.model = copy.deepcopy(student, {id(part): part for part in frozen}).requires_grad_(False)
         self._momentum = momentum
-        self._pairs = [
-            (ours, theirs)
-            for ours, theirs in zip(self.model.parameters(), student.parameters(), strict=True)
-            if theirs.requires_grad
+        learned = [
+            (a, w) for a, w in zip(self.model.parameters(), student.parameters(), strict=True) if w.requires_grad
         ]
+        self._averages: list[Tensor] = [average for average, _ in learned]
+        self._weights: list[Tensor] = [weight for _, weight in learned]
 
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the student by 1 - momentum; in fine-tuning this comes before the teacher is asked."""
-        ours, theirs = zip(*self._pairs, strict=True)
-        torch._foreach_lerp_(ours, [weight.detach() for weight in theirs], 1 - self._momentum)
+        torch._foreach_lerp_(self._averages, self._weights, 1 - self._momentum)
 
 
 def answer_loss(logits_TV: Tensor, target_T: Tensor, teacher_TV: Tensor | None, alpha: float, examples: int) -> Tensor:
@@ -181,6 +206,14 @@ def answer_loss(logits_TV: Tensor, target_T: Tensor, teacher_TV: Tensor | None, 
         return cross_entropy / examples
     soft = F.cross_entropy(logits_TV, teacher_TV.softmax(dim=1), reduction="sum")
     return ((1 - alpha) * cross_entropy + alpha * soft) / examples
+
+
+def _within_trees(attention: BertAttention, hidden_BND: Tensor, trees: Sequence[AnswerTree]) -> Tensor:
+    """States BND after self-attention: what costs the square of its nodes is done tree by tree, all else at once."""
+    sizes = [len(tree.token_N) for tree in trees]
+    key, value = (part.split(sizes, dim=2) for part in attention.keys_values(hidden_BND))
+    parts = zip(hidden_BND.split(sizes, dim=1), key, value, trees, strict=True)
+    return torch.cat([attention(rows, (k, v), tree.sees_NN) for rows, k, v, tree in parts], dim=1)
 
 
 def _vision_config(config: VisionConfig, finetune: FinetuneConfig) -> VisionConfig:

@@ -17,7 +17,7 @@ from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.device import autocast
 from mumc_model.errors import DataError
-from mumc_model.finetune import AUGMENTATION
+from mumc_model.lesson import AUGMENTATION
 from mumc_model.vqa import VqaModel
 
 _BLOCK = 128

@@ -7,28 +7,31 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import fields, replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
 
-from mumc_model.data.collate import PretrainBatch
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
+Batch = TypeVar("Batch", bound="DataclassInstance")
+"""A dataclass whose fields are all tensors."""
 AHEAD = 2
 """Batches that wait ready."""
 
 
-class Prefetcher(Iterator[PretrainBatch]):
+class Prefetcher(Iterator[Batch]):
     """Batches in their order, made in a thread of their own where an accelerator does the learning.
 
     On a CPU both would want the same cores, so a batch is made when it is asked for. `waited` is the seconds that the
     caller has spent waiting for batches, in either case.
     """
 
-    def __init__(self, batches: Iterable[PretrainBatch], device: torch.device) -> None:
+    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
         """Ahead of an accelerator, batches lie in pinned memory, from where they are copied without a wait."""
         self.waited = 0.0
         self._batches = iter(batches)
-        self._ready: queue.Queue[PretrainBatch | BaseException] = queue.Queue(AHEAD)
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(AHEAD)
         self._ended = threading.Event()
         self._pins = device.type == "cuda"
         self._thread: threading.Thread | None = None
@@ -52,7 +55,7 @@ class Prefetcher(Iterator[PretrainBatch]):
                     self._ready.get_nowait()
             self._thread.join()
 
-    def __next__(self) -> PretrainBatch:
+    def __next__(self) -> Batch:
         """The next batch, on the CPU; what its making raised is raised here."""
         started = time.perf_counter()
         batch = next(self._batches) if self._thread is None else self._ready.get()
@@ -70,7 +73,7 @@ class Prefetcher(Iterator[PretrainBatch]):
         except BaseException as error:
             self._put(error)
 
-    def _put(self, made: PretrainBatch | BaseException) -> bool:
+    def _put(self, made: Batch | BaseException) -> bool:
         """Whether there was room before the end."""
         while not self._ended.is_set():
             with suppress(queue.Full):
@@ -79,5 +82,5 @@ class Prefetcher(Iterator[PretrainBatch]):
         return False
 
 
-def _pinned(batch: PretrainBatch) -> PretrainBatch:
+def _pinned(batch: Batch) -> Batch:
     return replace(batch, **{field.name: getattr(batch, field.name).pin_memory() for field in fields(batch)})

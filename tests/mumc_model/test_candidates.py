@@ -81,7 +81,7 @@ def test_spellings_that_read_the_same_are_one_candidate_under_the_most_frequent(
 def test_many_candidates_are_spread_over_several_trees_in_the_same_order():
     answers = [(5 + i % 6, 5 + i // 6 % 6, 5 + i // 36 % 6, 5 + i // 216) for i in range(300)]
     candidates = Candidates.build([str(answer) for answer in answers], *padded(answers))
-    assert len(candidates.trees) == 2
+    assert len(candidates.trees) == 5
     tokens = [tree.edge_token_E.double()[None] for tree in candidates.trees]
     assert candidates.scores(tokens, "sum")[0].tolist() == [sum(answer) + 3 for answer in answers]
 

@@ -193,7 +193,7 @@ def test_without_training_questions_the_site_is_told_what_to_add(tmp_path):
 def test_a_teacher_is_built_only_where_it_weighs_something(data, monkeypatch):
     built = []
     monkeypatch.setattr(
-        "mumc_model.finetune.AnswerTeacher", lambda model, momentum: built.append(momentum) or _Teacher(model)
+        "mumc_model.lesson.AnswerTeacher", lambda model, momentum: built.append(momentum) or _Teacher(model)
     )
     tuned(data, steps=2, distill=0.0)
     assert built == []
@@ -229,7 +229,7 @@ def test_half_precision_follows_single_precision(data):
 
 def test_a_loss_that_is_no_number_stops_the_training(data, monkeypatch):
     monkeypatch.setattr("mumc_model.finetune.learning_rate", lambda *_: float("inf"))
-    with pytest.raises(DivergedError, match=r"after 3 steps.*clip_norm"):
+    with pytest.raises(DivergedError, match=r"at step 2.*clip gradients"):
         tuned(data, steps=3)
 
 

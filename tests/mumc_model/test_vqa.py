@@ -71,7 +71,7 @@ def test_ranking_in_small_blocks_changes_nothing(monkeypatch):
     model, candidates = answering(), Candidates.build([""] * 6, *tokens())
     state = states(model)
     whole = model.rank(state, QUESTION_MASK, candidates)
-    monkeypatch.setattr("mumc_model.vqa._BLOCK_LOGITS", 1)
+    monkeypatch.setattr("mumc_model.vqa._BLOCK_ROWS", 1)
     torch.testing.assert_close(model.rank(state, QUESTION_MASK, candidates), whole)
 
 
