@@ -110,6 +110,8 @@ class SiteConfig:
     """What one privacy unit is; public sets without patients say `image`."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:1`."""
+    processes: int = 1
+    """Processes that share pre-training, on as many GPUs from the first on, or on the CPU's cores."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` runs the forward pass under autocast; weights and sums stay float32."""
     bad_share: float = 0.01
@@ -121,6 +123,10 @@ class SiteConfig:
 
     def __post_init__(self) -> None:
         """Refuse a name that no report could carry, before any work is done under it."""
+        if self.processes < 1:
+            raise ConfigurationError(
+                f"processes in site.yaml is {self.processes}; set it to 1, or to how many GPUs are to train"
+            )
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
             raise ConfigurationError(
                 f"name in site.yaml is {self.name!r}; use up to 64 letters, digits, dots, hyphens or underscores, "

@@ -9,7 +9,7 @@ from client.errors import GateError
 from client.privacy.errors import PrivacyError
 from client.site import site_log
 from configs.loader import ConfigurationError
-from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError, DivergedError
+from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError, DivergedError, RanksError
 from protocol.errors import ProtocolError
 from protocol.messages import Refusal
 from protocol.records import to_record
@@ -22,6 +22,7 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, 
     ((ConfigError, ConfigurationError), "configuration", "the run and the site's configuration do not fit"),
     (DivergedError, "diverged", "the loss is no longer a number; lower the learning rate"),
     (DeviceError, "device", "the device that the site names is not there"),
+    (RanksError, "processes", "a process of the site's training ended early"),
     (CheckpointError, "weights", "the weights do not fit the model"),
     (OSError, "disk", "the site's disk could not be read or written"),
 )

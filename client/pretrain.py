@@ -9,6 +9,7 @@ import numpy as np
 from client.feedback import encoded
 from client.gate import check_records
 from client.privacy.policy import check_run, read_policy
+from client.ranks import Job, SiteRanks
 from client.rounds import Arrays, as_numpy, caption_dataset, merged_model, report
 from client.site import Site
 from client.state import Sent
@@ -49,7 +50,7 @@ def pretrain_site(
         from client.privacy.pretrain import pretrain_privately
 
         return pretrain_privately(order, recipe, base, site)
-    state, captions = site.state(order.run_id), _captions(site)
+    state, captions = site.state(order.run_id), captions_digest(site)
     sent = state.sent_update(order, captions) if keep else None
     if sent is None:
         sent = _train(order, recipe, base, site)
@@ -59,20 +60,23 @@ def pretrain_site(
 
 
 def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site) -> Sent:
-    model, schema, before = merged_model(order, base, recipe, site)
-    trainer = Pretrainer(model, recipe, site.device, site.config.precision)
     state = site.state(order.run_id)
-    state.note_uncharged(order)
-    private = state.private_weights(before_round=order.round)
-    if private is not None:
-        trainer.load_state_dict(private)
-    result = trainer.run(
-        caption_dataset(site, recipe, order.vocabulary),
-        first_step=order.first_step,
-        steps=order.steps,
-        total_steps=order.total_steps,
-        seed=site.seed(order.seed),
-    )
+    with SiteRanks(site) as ranks:
+        model, schema, before = merged_model(order, base, recipe, site)
+        dataset = caption_dataset(site, recipe, order.vocabulary)
+        group = ranks.join(Job.of(order, captions_digest(site), site.seed(order.seed)))
+        trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group)
+        state.note_uncharged(order)
+        private = state.private_weights(before_round=order.round)
+        if private is not None:
+            trainer.load_state_dict(private)
+        result = trainer.run(
+            dataset,
+            first_step=order.first_step,
+            steps=order.steps,
+            total_steps=order.total_steps,
+            seed=site.seed(order.seed),
+        )
     after = as_numpy(shared_weights(model))
     state.keep_private_weights(order.round, trainer.state_dict())
     difference = {name: after[name] - before[name] for name in schema.names}
@@ -95,7 +99,7 @@ def packed_update(codec: Codec, trainer: Pretrainer, difference: Arrays, schema:
     return pack(weights, sent)
 
 
-def _captions(site: Site) -> str:
+def captions_digest(site: Site) -> str:
     """Names what an update was trained on: a patient who was withdrawn since is in no update that is sent again."""
     text = "".join(f"{record.image}\n{record.patient_id}\n{record.caption}\n" for record in site.data.captions)
     return hashlib.sha256(text.encode()).hexdigest()

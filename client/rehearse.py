@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from client.config import read_site_config
-from client.pretrain import packed_update
+from client.pretrain import captions_digest, packed_update
+from client.ranks import Job, SiteRanks
 from client.rounds import Arrays, as_numpy, caption_dataset, merged_model, report
 from client.site import Site, open_folder
 from configs.loader import load
@@ -37,15 +38,18 @@ def rehearse_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], root: 
     (root / "state").mkdir(exist_ok=True)
     with TemporaryDirectory(prefix="rehearsal-", dir=root / "state") as place:
         site = _synthetic(Path(place), root, recipe)
-        model, schema, before = merged_model(order, base, recipe, site)
-        trainer = Pretrainer(model, recipe, site.device, site.config.precision)
-        result = trainer.run(
-            caption_dataset(site, recipe, order.vocabulary),
-            first_step=order.first_step,
-            steps=order.steps,
-            total_steps=order.total_steps,
-            seed=order.seed,
-        )
+        with SiteRanks(site) as ranks:
+            model, schema, before = merged_model(order, base, recipe, site)
+            dataset = caption_dataset(site, recipe, order.vocabulary)
+            group = ranks.join(Job.of(order, captions_digest(site), order.seed))
+            trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group)
+            result = trainer.run(
+                dataset,
+                first_step=order.first_step,
+                steps=order.steps,
+                total_steps=order.total_steps,
+                seed=order.seed,
+            )
     after, codec = as_numpy(shared_weights(model)), Codec.of(order.codec)
     update = packed_update(codec, trainer, {name: after[name] - before[name] for name in schema.names}, schema)
     return report(order, site, len(site.data.captions), result.losses), encode(update, codec)

@@ -25,6 +25,28 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_devices(name: str, processes: int) -> tuple[torch.device, ...]:
+    """A device for each process: one GPU after another from the first on, or the CPU for all.
+
+    Raises:
+        DeviceError: there is no such device here, or there are fewer than processes.
+    """
+    device = choose_device(name)
+    if processes == 1 or device.type == "cpu":
+        return (device,) * processes
+    if device.type != "cuda" or device.index is not None:
+        raise DeviceError(
+            f"{processes} processes cannot train on {name!r}, which is one device; set device to cuda, and choose "
+            "among several GPUs by the environment variable CUDA_VISIBLE_DEVICES"
+        )
+    if torch.cuda.device_count() < processes:
+        raise DeviceError(
+            f"processes is {processes}, but there are {torch.cuda.device_count()} GPUs here; set processes to at most "
+            "as many"
+        )
+    return tuple(torch.device("cuda", index) for index in range(processes))
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """The context that runs encoders in `fp32` or `bf16`; losses are in single precision either way.
 

@@ -63,6 +63,9 @@ class Ranks:
     def copy_first(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors by those of rank 0."""
 
+    def abort(self) -> None:
+        """Let go of every exchange that waits for a rank which is no more; the group is of no use any longer."""
+
     def _first(self, rank: int, total: int) -> int:
         each, more = divmod(total, self.size)
         return rank * each + min(rank, more)
@@ -111,6 +114,11 @@ class JoinedRanks(Ranks):
             flat = torch.cat([tensor.flatten() for tensor in bucket])
             dist.broadcast(flat, 0)
             _fill(bucket, flat)
+
+    def abort(self) -> None:
+        """Let go of every exchange that waits for a rank which is no more; the group is of no use any longer."""
+        if dist.group.WORLD is not None:
+            dist.group.WORLD.abort()
 
     def padded(self, rows_b: Tensor, total: int) -> Tensor:
         """The rows with zeros behind them, so that every rank has as many as the first."""

@@ -208,7 +208,9 @@ class Pretrainer:
         self.ranks.copy_first([has])
         if self.ranks.rank:
             fill_moments(self._weights, self.optimizer)
-            known = {f"optimizer.step.{name}": has for name, had in zip(self._weights, has, strict=True) if had}
+            known = {
+                f"optimizer.step.{name}": has for name, had in zip(self._weights, has.tolist(), strict=True) if had
+            }
             drop_moments(self._weights, self.optimizer, known)
         self.ranks.copy_first(moments(self._weights, self.optimizer).values())
 

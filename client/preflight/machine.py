@@ -10,7 +10,7 @@ from client.gate import approximate_parameters
 from client.preflight.case import Case
 from client.preflight.finding import Finding, failed, passed, size, warned
 from client.preflight.run import with_vocabulary
-from mumc_model.device import autocast, choose_device
+from mumc_model.device import autocast, choose_devices
 
 LEAST_MEMORY = 1 << 30
 LEAST_DISK = 1 << 30
@@ -23,17 +23,18 @@ ACCELERATORS = ("/dev/nvidia0", "/dev/kfd")
 def device(case: Case) -> Finding:
     """The device that site.yaml names, and the memory that is free on it."""
     config = case.config
-    found = choose_device(config.device)
+    found = choose_devices(config.device, config.processes)[0]
     autocast(found, config.precision)
+    each = f"{config.processes} processes, " if config.processes > 1 else ""
     if found.type == "cuda":
         free, total = torch.cuda.mem_get_info(found)
-        shown = f"{torch.cuda.get_device_name(found)} in {config.precision}, {size(free)} of {size(total)} free"
+        shown = f"{each}{torch.cuda.get_device_name(found)} in {config.precision}, {size(free)} of {size(total)} free"
         if free < total / 2:
             return warned(
                 shown, "see with nvidia-smi what else uses it", numbers={"free_bytes": free, "total_bytes": total}
             )
         return passed(shown, numbers={"free_bytes": free, "total_bytes": total})
-    shown = f"{found.type} in {config.precision}, {os.cpu_count()} cores"
+    shown = f"{each}{found.type} in {config.precision}, {os.cpu_count()} cores"
     if config.device != "auto" or found.type != "cpu":
         return passed(f"{shown}, as site.yaml says", numbers={"cores": os.cpu_count() or 1})
     built = torch.version.cuda or getattr(torch.version, "hip", None)
