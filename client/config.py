@@ -111,7 +111,7 @@ class SiteConfig:
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:1`."""
     processes: int = 1
-    """Processes that share pre-training, on as many GPUs from the first on, or on the CPU's cores."""
+    """Processes that share pre-training: one a GPU, from the first on, or parts of the CPU's cores."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` runs the forward pass under autocast; weights and sums stay float32."""
     bad_share: float = 0.01
@@ -122,7 +122,7 @@ class SiteConfig:
     """What a run must keep to here, whatever it asks for."""
 
     def __post_init__(self) -> None:
-        """Refuse a name that no report could carry, before any work is done under it."""
+        """Refuse a name that no report could carry, and no process at all, before any work is done."""
         if self.processes < 1:
             raise ConfigurationError(
                 f"processes in site.yaml is {self.processes}; set it to 1, or to how many GPUs are to train"

@@ -22,7 +22,7 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, 
     ((ConfigError, ConfigurationError), "configuration", "the run and the site's configuration do not fit"),
     (DivergedError, "diverged", "the loss is no longer a number; lower the learning rate"),
     (DeviceError, "device", "the device that the site names is not there"),
-    (RanksError, "processes", "a process of the site's training ended early"),
+    (RanksError, "processes", "a process of the site's training was lost"),
     (CheckpointError, "weights", "the weights do not fit the model"),
     (OSError, "disk", "the site's disk could not be read or written"),
 )

@@ -149,10 +149,12 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient_B,) = gradients
-        parts = [ctx.ranks.padded(part, ctx.total) for part in gradient_B.split(ctx.ranks.shares(ctx.total))]
-        mine = torch.empty_like(parts[0])
-        dist.reduce_scatter_tensor(mine, torch.cat(parts))
+        (gradient_B,), ranks = gradients, ctx.ranks
+        if ctx.total % ranks.size:
+            shares = gradient_B.split(ranks.shares(ctx.total))
+            gradient_B = torch.cat([ranks.padded(share, ctx.total) for share in shares])
+        mine = gradient_B.new_empty(len(gradient_B) // ranks.size, *gradient_B.shape[1:])
+        dist.reduce_scatter_tensor(mine, gradient_B.contiguous())
         return mine[: ctx.own], None, None
 
 

@@ -18,6 +18,32 @@ def share(folder, processes):
     settings.write_text(f"{settings.read_text()}processes: {processes}\n")
 
 
+JOINING = """
+import json, os, pathlib, sys, time, torch
+from mumc_model.ranks import join
+place = json.loads(sys.stdin.readline())["place"]
+folder = pathlib.Path(place["folder"])
+(folder / "ready-1").touch()
+group = join(torch.device("cpu"), rank=1, size=2, meeting=f"file://{folder}/meeting")
+group.__enter__()
+"""
+"""A process that comes to the group as `client.rank_process` does, for a fraction of its imports."""
+
+
+def with_others(monkeypatch, code):
+    """Have a site start `python -c code(rank)` in place of its other processes; those that were started."""
+    started = []
+
+    def start(ranks, rank):
+        with (ranks._folder / f"rank-{rank}.log").open("w") as log:
+            command = [sys.executable, "-c", code(rank)]
+            started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log, text=True))
+        return started[-1]
+
+    monkeypatch.setattr(SiteRanks, "_start", start)
+    return started
+
+
 def left_behind(folder):
     return [path.name for path in (folder / "state").glob("ranks-*")]
 
@@ -39,40 +65,40 @@ def test_two_processes_send_the_update_that_one_sends_to_rounding(server, folder
     assert left_behind(folder) == []
 
 
-def test_a_process_that_dies_in_a_round_ends_it_with_a_refusal_and_a_word_in_the_log(server, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", "process 1 of 0 to 1, on cpu, ended with exit code -9; mend what it says"),
+        (
+            "time.sleep(60)",
+            "a process of 2 did not answer the others within 3 s; see what else its device is busy with",
+        ),
+    ],
+    ids=["dies", "hangs"],
+)
+def test_a_process_that_is_lost_in_a_round_ends_it_with_a_refusal_and_a_word_in_the_log(
+    fault, told, server, folder, monkeypatch
+):
     share(folder, 2)
-    started, join = [], SiteRanks.join
-
-    def join_and_kill(ranks, job):
-        group = join(ranks, job)
-        ranks._others[0].kill()
-        started.extend(ranks._others)
-        return group
-
-    monkeypatch.setattr(SiteRanks, "join", join_and_kill)
+    started = with_others(monkeypatch, lambda rank: JOINING + fault)
+    monkeypatch.setattr(SiteRanks.__init__, "__defaults__", (3.0,))
     refused = server.ask(folder, server.pretrain()).message
-    assert (refused.code, refused.text) == (
-        "processes",
-        "a process of the site's training ended early; see the site's log",
-    )
-    assert "process 1 of 0 to 1, on cpu, ended with exit code -9" in (folder / "state" / "site.log").read_text()
+    assert refused.code == "processes"
+    assert refused.text == "a process of the site's training was lost; see the site's log"
+    assert told in (folder / "state" / "site.log").read_text()
     assert [process.returncode for process in started] == [-9]
     assert left_behind(folder) == []
 
 
 def test_a_process_that_cannot_start_is_told_with_its_own_words(server, folder, monkeypatch):
     share(folder, 3)
-
-    def start(ranks, rank):
-        with (ranks._folder / f"rank-{rank}.log").open("w") as log:
-            code = "import sys; sys.exit('no room for it')" if rank == 2 else "import time; time.sleep(60)"
-            return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=log, text=True)
-
-    monkeypatch.setattr(SiteRanks, "_start", start)
+    faults = {1: "import time; time.sleep(60)", 2: "import sys; sys.exit('no room for it')"}
+    started = with_others(monkeypatch, faults.get)
     assert server.ask(folder, server.pretrain()).message.code == "processes"
     assert "ended with exit code 1; mend what it says, or set processes: 1 in site.yaml: no room for it" in (
-        folder / "state" / "site.log"
-    ).read_text().replace("\n    ", " ")
+        (folder / "state" / "site.log").read_text()
+    )
+    assert [process.returncode for process in started] == [-9, 1]
 
 
 def test_a_device_for_each_process_is_one_gpu_after_another_or_the_cpu_and_a_single_one_is_refused(monkeypatch):
