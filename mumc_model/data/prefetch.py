@@ -33,7 +33,7 @@ class Prefetcher(Iterator[Batch]):
         self._batches = iter(batches)
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(AHEAD)
         self._ended = threading.Event()
-        self._pins = device.type == "cuda"
+        self._device, self._pins = device, device.type == "cuda"
         self._thread: threading.Thread | None = None
         if device.type != "cpu":
             self._thread = threading.Thread(target=self._make, name="prefetch", daemon=True)
@@ -66,6 +66,9 @@ class Prefetcher(Iterator[Batch]):
 
     def _make(self) -> None:
         try:
+            if self._pins and self._device.index is not None:
+                # Or memory would be pinned through the first GPU, which another process may be training on.
+                torch.cuda.set_device(self._device)
             for batch in self._batches:
                 if not self._put(_pinned(batch) if self._pins else batch):
                     return

@@ -45,7 +45,7 @@ def test_a_device_that_is_not_here_fails_and_a_missing_accelerator_is_a_warning(
 
 
 def test_an_accelerator_is_told_with_its_free_memory(site, monkeypatch):
-    monkeypatch.setattr(machine, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(machine, "choose_devices", lambda name, processes: (torch.device("cuda"),) * processes)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10 << 30, 80 << 30))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
     found = site.find("device")
