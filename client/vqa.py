@@ -13,7 +13,7 @@ from client.site import Site
 from configs.compose import compose
 from configs.loader import load
 from mumc_model.answerer import Answerer, Reply, lists_answers, read_image, reply
-from mumc_model.answering import OnAnswered, View, answer_questions, answer_rows, generate_answers
+from mumc_model.answering import answer_questions, answer_rows, generate_answers
 from mumc_model.calibration import Calibration
 from mumc_model.candidates import Scoring
 from mumc_model.config import FinetuneConfig, Recipe
@@ -29,6 +29,7 @@ from mumc_model.pretrained import kind_of, load_tokenizer, read_config
 from mumc_model.retrieval import retrieve
 from mumc_model.scorecard import Card, Evaluated, scorecard
 from mumc_model.scorecard_text import draw, to_markdown
+from mumc_model.views import OnAnswered, View
 from mumc_model.vqa import VqaModel
 from mumc_model.zero_shot import Matcher, match_questions
 

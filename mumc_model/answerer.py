@@ -6,6 +6,7 @@ Dimensions: K candidates, L tokens.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -59,9 +60,9 @@ class Answerer:
         """How it answers unless told otherwise: by its list, or in its own words."""
         return "rank" if self.texts else "generate"
 
-    @property
+    @cached_property
     def candidates(self) -> Candidates:
-        """The answers as the decoder reads them.
+        """The answers as the decoder reads them, worked out at the first question.
 
         Raises:
             DataError: the model came without a list of answers.

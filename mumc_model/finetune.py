@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from mumc_model.answering import ImageTokens, answer_rows, rank_questions, right_candidates
+from mumc_model.answering import answer_rows, rank_questions, right_candidates
 from mumc_model.calibration import Calibration, calibrate
 from mumc_model.candidates import Candidates, candidate_answers
 from mumc_model.config import FinetuneConfig, Recipe
@@ -26,6 +26,7 @@ from mumc_model.model import MumcModel
 from mumc_model.optimizer import adamw
 from mumc_model.schedule import learning_rate
 from mumc_model.step_losses import LossReader
+from mumc_model.views import ImageTokens
 from mumc_model.vqa import VqaModel
 
 OnStep = Callable[[int, float], None]

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mumc_model.answering import ImageTokens
 from mumc_model.config import FinetuneConfig
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.shuffling import shuffled
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import Augmentation
 from mumc_model.device import autocast
+from mumc_model.views import ImageTokens
 from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
 
 AUGMENTATION = Augmentation(crop_scale=1.0)

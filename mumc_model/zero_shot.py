@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mumc_model.answering import ImageTokens, OnAnswered, View, by_image
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.device import autocast
 from mumc_model.model import MumcModel, at_least_single
 from mumc_model.text import Pairs
+from mumc_model.views import ImageTokens, OnAnswered, View, by_image
 
 KEPT = 32
 """Candidates of a question that the matching head looks at: those whose text lies nearest to the image."""
@@ -78,8 +78,9 @@ def match_questions(
     probability_NK = torch.zeros(len(samples), len(matcher.answers))
     with autocast(matcher.device, precision):
         tokens = ImageTokens(matcher.model, samples, matcher.device, view=view)
-        for index_B, image_I, image_of_B in by_image(samples, on_answered, _QUESTIONS):
-            token_ISD = tokens(image_I)
-            for index, image in zip(index_B.tolist(), image_of_B.tolist(), strict=True):
+        for block in by_image(samples, tokens, on_answered, _QUESTIONS):
+            token_ISD = tokens(block.image_I)
+            image_of_B = block.image_of_A[block.answer_of_B]
+            for index, image in zip(block.index_B.tolist(), image_of_B.tolist(), strict=True):
                 probability_NK[index] = matcher.probability(samples.questions[index], token_ISD[image : image + 1])
     return probability_NK

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client.privacy.answer_objective import AnswerUnits
-from mumc_model.answering import ImageTokens
 from mumc_model.data.records import SiteData
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.device import autocast
 from mumc_model.errors import DataError
 from mumc_model.lesson import AUGMENTATION
+from mumc_model.views import ImageTokens
 from mumc_model.vqa import VqaModel
 
 _BLOCK = 128

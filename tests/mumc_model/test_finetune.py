@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mumc_model.answering import ImageTokens, answer_questions, rank_questions
+from mumc_model.answering import answer_questions, rank_questions
 from mumc_model.checkpoint import load_weights, save_weights
 from mumc_model.config import FinetuneConfig, ModelConfig, OptimizerConfig, Recipe, TextConfig, VisionConfig
 from mumc_model.data.records import read_site
@@ -16,6 +16,7 @@ from mumc_model.errors import DataError, DivergedError
 from mumc_model.evaluate import score
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.model import build_model
+from mumc_model.views import ImageTokens
 from mumc_model.vqa import VqaModel
 
 WORDS = "how bright is it which half very dark left right"
@@ -122,7 +123,7 @@ def test_keeping_image_tokens_changes_no_answer(data):
 def test_questions_in_blocks_keep_their_order(data, monkeypatch):
     result = tuned(data, steps=5)
     whole = answer_questions(result.model, result.candidates, data.test, device=CPU)
-    monkeypatch.setattr("mumc_model.answering._QUESTIONS", 3)
+    monkeypatch.setattr("mumc_model.views._QUESTIONS", 3)
     parts = answer_questions(result.model, result.candidates, data.test, device=CPU)
     assert [row.prediction for row in parts] == [row.prediction for row in whole]
     assert [row.truth for row in whole] == list(data.test.answers)
