@@ -115,7 +115,13 @@ class Step:
     """A trainer in the midst of its round: a full queue, a teacher whose targets count."""
 
     def __init__(self, name: str, shape: Shape, device: torch.device, precision: str) -> None:
-        overrides = [f"model={name}", f"model.text.vocab_size={shape.vocabulary}", "objective.distill_ramp_steps=0"]
+        overrides = [
+            f"model={name}",
+            "pretrain=mumc",
+            "objective=mumc",
+            f"model.text.vocab_size={shape.vocabulary}",
+            "objective.distill_ramp_steps=0",
+        ]
         overrides += [f"pretrain.batch_size={shape.batch}", f"pretrain.caption_tokens={shape.tokens}"]
         self.recipe = recipe = load(RunConfig, compose("run", overrides)).recipe
         self.shape, self.device = shape, device

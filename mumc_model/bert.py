@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mumc_model.config import TextConfig
+from mumc_model.dropout import drop, drop_and_add
 from mumc_model.errors import ConfigError
 
 LAYER_NORM_EPS = 1e-12
@@ -31,7 +32,7 @@ class BertEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_positions, config.width)
         self.token_type_embeddings = nn.Embedding(2, config.width)
         self.LayerNorm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, ids_BL: Tensor) -> Tensor:
         """Embeddings BLD.
@@ -49,8 +50,8 @@ class BertEmbeddings(nn.Module):
     def at(self, ids_XL: Tensor, place_L: Tensor) -> Tensor:
         """Embeddings XLD of tokens that stand at the given places of their texts."""
         offset_LD = self.position_embeddings(place_L) + self.token_type_embeddings(torch.zeros_like(place_L))
-        embedded_XLD: Tensor = self.dropout(self.LayerNorm(self.word_embeddings(ids_XL) + offset_LD))
-        return embedded_XLD
+        embedded_XLD: Tensor = self.LayerNorm(self.word_embeddings(ids_XL) + offset_LD)
+        return drop(embedded_XLD, self.dropout, training=self.training)
 
 
 class _AttentionInput(nn.Module):
@@ -72,10 +73,11 @@ class _Output(nn.Module):
         super().__init__()
         self.dense = nn.Linear(inner, config.width)
         self.LayerNorm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, inner_XLI: Tensor, residual_XLD: Tensor) -> Tensor:
-        hidden_XLD: Tensor = self.LayerNorm(self.dropout(self.dense(inner_XLI)) + residual_XLD)
+        added_XLD = drop_and_add(self.dense(inner_XLI), residual_XLD, self.dropout, training=self.training)
+        hidden_XLD: Tensor = self.LayerNorm(added_XLD)
         return hidden_XLD
 
 
@@ -96,13 +98,24 @@ class BertAttention(nn.Module):
         """`hidden_XQD` after the attention; `mask` is boolean, true where it may look, and broadcasts to XHQS."""
         query_XHQC = self._by_head(self.self.query(hidden_XQD))
         dropout = self.self.dropout if self.training else 0.0
-        mixed_XHQC = F.scaled_dot_product_attention(query_XHQC, *source, attn_mask=mask, dropout_p=dropout)
+        mixed_XHQC = _mix(query_XHQC, *source, mask, dropout)
         attended_XQD: Tensor = self.output(mixed_XHQC.transpose(1, 2).flatten(2), hidden_XQD)
         return attended_XQD
 
     def _by_head(self, projected_XLD: Tensor) -> Tensor:
         batch, length, width = projected_XLD.shape
         return projected_XLD.view(batch, length, self.self.heads, width // self.self.heads).transpose(1, 2)
+
+
+def _mix(query_XHQC: Tensor, key_XHSC: Tensor, value_XHSC: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Values mixed by the softmax of scaled products, XHQC, a share of the weights dropped."""
+    if not dropout or query_XHQC.device.type != "cpu":
+        return F.scaled_dot_product_attention(query_XHQC, key_XHSC, value_XHSC, attn_mask=mask, dropout_p=dropout)
+    # Torch has no fused kernel with dropout on a CPU, and its plain one draws and copies more than this.
+    score_XHQS = query_XHQC * query_XHQC.shape[-1] ** -0.5 @ key_XHSC.transpose(-1, -2)
+    if mask is not None:
+        score_XHQS = score_XHQS.masked_fill_(~mask, -torch.inf)
+    return drop(score_XHQS.softmax(-1), dropout, training=True) @ value_XHSC
 
 
 class _Intermediate(nn.Module):

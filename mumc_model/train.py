@@ -16,6 +16,7 @@ from mumc_model.data.prefetch import Prefetcher
 from mumc_model.data.shuffling import seeded
 from mumc_model.device import autocast
 from mumc_model.masking import Draws, SpecialTokens
+from mumc_model.memory import reused_memory
 from mumc_model.model import MumcModel, initialise
 from mumc_model.momentum import FeatureQueue, Teacher
 from mumc_model.objective import PretrainObjective, needs_teacher
@@ -134,7 +135,7 @@ class Pretrainer:
         examples = 0
         batches = Prefetcher(self._batches(dataset, seed, first_step), self.device)
         # Dropout has no generator of its own; the fork gives it this run's seed and hides that from the process around.
-        with batches, torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with reused_memory(), batches, torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seeded(seed, _DRAWS, first_step).initial_seed() + self.ranks.rank)
             for step in range(first_step, first_step + steps):
                 self._set_rate(learning_rate(step, self.recipe.pretrain.optimizer, total_steps, first_step))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mumc_model import bert
 from mumc_model.bert import BertAttention
 from mumc_model.config import ObjectiveConfig, OptimizerConfig, TextConfig
 from mumc_model.masking import Draws, SpecialTokens
@@ -35,6 +36,28 @@ def test_fused_attention_is_a_softmax_over_scaled_products(mask):
     plain = attention.output((weights @ value).transpose(1, 2).flatten(2), hidden)
     fused = attention(hidden, attention.keys_values(hidden), allowed)
     torch.testing.assert_close(fused, plain, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mask", [bidirectional_mask, causal_mask, lambda _: None])
+def test_attention_that_drops_is_the_fused_one_where_nothing_falls(mask, monkeypatch):
+    hidden = noise(3, 5, 16)
+    allowed = mask(torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]]))
+    monkeypatch.setattr(bert, "drop", lambda values, share, *, training: values)
+    attention, results = BertAttention(CONFIG), []
+    for dropout in (0.1, 0.0):
+        attention.self.dropout = dropout
+        results.append(attention(hidden, attention.keys_values(hidden), allowed))
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-5)
+
+
+def test_attention_drops_weights_and_not_values(monkeypatch):
+    attention, hidden, seen = BertAttention(CONFIG), noise(2, 5, 16), []
+    attention.self.dropout = 0.25
+    monkeypatch.setattr(bert, "drop", lambda values, share, *, training: seen.append((values, share)) or values)
+    attention(hidden, attention.keys_values(hidden))
+    ((weights, share),) = seen
+    assert share == 0.25
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 5))
 
 
 def test_the_fused_optimiser_takes_the_steps_of_the_plain_one():

@@ -129,10 +129,10 @@ def test_a_loss_in_which_one_unit_hears_from_another_is_found_on_public_pairs(wa
 
 def test_the_trial_leaves_no_sum_behind_and_dropout_as_it_was():
     trainer = trainer_of(recipe())
-    for layer in trainer.model.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.25
-    before = [layer.p for layer in trainer.model.modules() if isinstance(layer, nn.Dropout)]
+    dropping = [layer for layer in trainer.model.modules() if hasattr(layer, "dropout")]
+    for layer in dropping:
+        layer.dropout = 0.25
     check_independence(trainer.gradients, trainer.weights, loss_of(trainer, 0.0), units_of(trainer, 3), trainer.roots)
-    assert [layer.p for layer in trainer.model.modules() if isinstance(layer, nn.Dropout)] == before
+    assert dropping
+    assert all(layer.dropout == 0.25 for layer in dropping)
     assert all(getattr(weight, "summed_grad", None) is None for weight in trainer.weights.values())

@@ -1,0 +1,34 @@
+"""Memory that one step frees is the next one's, without a way through the system."""
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""Names of glibc's settings in malloc.h."""
+_GLIBC_TRIM, _GLIBC_MMAPS = 128 << 10, 65_536
+"""Its own values."""
+_NEVER = (1 << 31) - 1
+
+
+@contextmanager
+def reused_memory() -> Iterator[None]:
+    """Keep freed memory in the process until the end of the block, and give it back then.
+
+    A step frees all its large tensors, and C's library hands those of some megabytes back to the system at once. The
+    next step gets them anew page by page, zeroed by the kernel, which at a vocabulary's size takes longer than the
+    arithmetic. Where the library is not glibc nothing happens.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not all(hasattr(library, name) for name in ("mallopt", "malloc_trim")):
+        yield
+        return
+    library.mallopt(_MMAP_MAX, 0)
+    library.mallopt(_TRIM_THRESHOLD, _NEVER)
+    try:
+        yield
+    finally:
+        library.mallopt(_MMAP_MAX, _GLIBC_MMAPS)
+        library.mallopt(_TRIM_THRESHOLD, _GLIBC_TRIM)
+        library.malloc_trim(0)

@@ -1,0 +1,56 @@
+"""Memory that is freed and asked for again, counted by the page faults that the system reports."""
+
+import resource
+import sys
+
+import pytest
+import torch
+
+from mumc_model.memory import reused_memory
+
+PAGE = resource.getpagesize()
+BYTES = 64 << 20
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the setting is glibc's")
+
+
+def faults_of_a_later_use():
+    """Page faults of filling as much memory as was freed a moment ago, once small blocks have found their places."""
+    for _ in range(8):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(BYTES, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * PAGE
+
+
+def test_what_was_freed_is_used_again_without_the_system():
+    with reused_memory():
+        faults = faults_of_a_later_use()
+    assert faults < BYTES / PAGE / 100
+
+
+def test_outside_the_system_is_asked_every_time_before_and_after():
+    for _ in range(2):
+        assert faults_of_a_later_use() > 0.9 * BYTES / PAGE
+        with reused_memory():
+            pass
+
+
+def test_at_the_end_the_memory_is_given_back_also_after_an_error():
+    before, within = resident(), 0
+
+    def fail():
+        with reused_memory():
+            torch.ones(BYTES, dtype=torch.uint8)
+            nonlocal within
+            within = resident()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert within - before > 0.9 * BYTES
+    assert resident() - before < 0.2 * BYTES
