@@ -7,6 +7,7 @@ what they say to one another stays on the loopback or between the devices.
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from mumc_model.errors import MumcError, RanksError
 from mumc_model.ranks import ALONE, TIMEOUT_S, Ranks, join
 from protocol.messages import Order
 
+FOLDERS = "ranks-"
 READY, LOG, MEETING = "ready-{}", "rank-{}.log", "meeting"
 """Names of files in the folder where the ranks meet."""
 START_S = 600.0
@@ -107,7 +109,8 @@ class SiteRanks:
         with ExitStack() as stack:
             state = self._site.root / "state"
             state.mkdir(exist_ok=True)
-            self._folder = Path(stack.enter_context(TemporaryDirectory(prefix="ranks-", dir=state))).resolve()
+            _clear(state)
+            self._folder = Path(stack.enter_context(TemporaryDirectory(prefix=FOLDERS, dir=state))).resolve()
             threads = stack.enter_context(_shared_threads(size))
             stack.enter_context(_environment(OMP_NUM_THREADS=str(threads), **_loopback()))
             stack.callback(self._end)
@@ -228,6 +231,14 @@ class SiteRanks:
         for process in self._others:
             process.kill()
             process.communicate()
+
+
+def _clear(state: Path) -> None:
+    """Remove where ranks met that were killed, which is small; what is younger than a day may still be in use."""
+    for old in state.glob(f"{FOLDERS}*"):
+        with suppress(OSError):
+            if old.stat().st_mtime < time.time() - 86400:
+                shutil.rmtree(old)
 
 
 def _loopback() -> dict[str, str]:

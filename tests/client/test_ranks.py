@@ -1,7 +1,9 @@
 """A site that trains in several processes: the same update, one round's worth of processes, and no round that hangs."""
 
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def test_two_processes_send_the_update_that_one_sends_to_rounding(server, folder
         ("os.kill(os.getpid(), 9)", "process 1 of 0 to 1, on cpu, ended with exit code -9; mend what it says"),
         (
             "time.sleep(60)",
-            "a process of 2 did not answer the others within 3 s; see what else its device is busy with",
+            "a process of 2 did not answer the others within 1 s; see what else its device is busy with",
         ),
     ],
     ids=["dies", "hangs"],
@@ -81,7 +83,7 @@ def test_a_process_that_is_lost_in_a_round_ends_it_with_a_refusal_and_a_word_in_
 ):
     share(folder, 2)
     started = with_others(monkeypatch, lambda rank: JOINING + fault)
-    monkeypatch.setattr(SiteRanks.__init__, "__defaults__", (3.0,))
+    monkeypatch.setattr(SiteRanks.__init__, "__defaults__", (1.0,))
     refused = server.ask(folder, server.pretrain()).message
     assert refused.code == "processes"
     assert refused.text == "a process of the site's training was lost; see the site's log"
@@ -90,15 +92,19 @@ def test_a_process_that_is_lost_in_a_round_ends_it_with_a_refusal_and_a_word_in_
     assert left_behind(folder) == []
 
 
-def test_a_process_that_cannot_start_is_told_with_its_own_words(server, folder, monkeypatch):
+def test_a_process_that_cannot_start_is_told_with_its_own_words_and_old_meeting_places_go(server, folder, monkeypatch):
     share(folder, 3)
     faults = {1: "import time; time.sleep(60)", 2: "import sys; sys.exit('no room for it')"}
     started = with_others(monkeypatch, faults.get)
+    for name, age_s in (("ranks-killed", 100_000), ("ranks-at-work", 1000)):
+        (folder / "state" / name).mkdir(parents=True)
+        os.utime(folder / "state" / name, (time.time() - age_s,) * 2)
     assert server.ask(folder, server.pretrain()).message.code == "processes"
     assert "ended with exit code 1; mend what it says, or set processes: 1 in site.yaml: no room for it" in (
         (folder / "state" / "site.log").read_text()
     )
     assert [process.returncode for process in started] == [-9, 1]
+    assert left_behind(folder) == ["ranks-at-work"]
 
 
 def test_a_device_for_each_process_is_one_gpu_after_another_or_the_cpu_and_a_single_one_is_refused(monkeypatch):

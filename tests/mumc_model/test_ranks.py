@@ -1,6 +1,7 @@
 """Several processes, over gloo on CPUs, train as one does; an exchange is held to its closed form."""
 
 import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,23 +16,28 @@ SIZE = 3
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    """What three processes left of every case, by case and rank."""
+    """Of every case, what three processes left, by rank, and what one finds alone."""
     folder = tmp_path_factory.mktemp("ranks")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([main.__module__, "peft"])
     ranks = [context.Process(target=main, args=(folder, rank, SIZE), daemon=True) for rank in range(SIZE)]
     for process in ranks:
         process.start()
+    alone = {case: trained(case) for case in CASES}
     for process in ranks:
         process.join(120)
     assert [process.exitcode for process in ranks] == [0] * SIZE
-    return lambda case: [load_weights(folder / f"{case}-{rank}.safetensors") for rank in range(SIZE)]
+    by_rank = {
+        case: [load_weights(folder / f"{case}-{rank}.safetensors") for rank in range(SIZE)]
+        for case in (*CASES, "exchanged")
+    }
+    return SimpleNamespace(by_rank=by_rank, alone=alone)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_see_the_losses_of_one_device_and_end_with_its_weights(case, left):
-    alone = trained(case)
-    for rank in left(case):
+    alone = left.alone[case]
+    for rank in left.by_rank[case]:
         assert rank.keys() == alone.keys()
         for name, tensor in alone.items():
             torch.testing.assert_close(
@@ -41,13 +47,13 @@ def test_ranks_see_the_losses_of_one_device_and_end_with_its_weights(case, left)
 
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_end_with_the_same_bits(case, left):
-    first, *others = left(case)
+    first, *others = left.by_rank[case]
     for other in others:
         assert all(torch.equal(other[name], tensor) for name, tensor in first.items())
 
 
 def test_what_is_gathered_is_everyone_s_in_order_and_gradients_add_up_where_they_belong(left):
-    for rank, told in enumerate(left("exchanged")):
+    for rank, told in enumerate(left.by_rank["exchanged"]):
         own = torch.arange(11.0)[[slice(0, 4), slice(4, 8), slice(8, 11)][rank]]
         assert torch.equal(told["gathered"], torch.arange(11.0)[:, None].expand(-1, 2))
         assert torch.equal(told["gradient"], (1 + 2 + 3) * own)
@@ -56,7 +62,7 @@ def test_what_is_gathered_is_everyone_s_in_order_and_gradients_add_up_where_they
 
 
 def test_gradients_of_every_type_are_summed_and_rank_0_is_copied(left):
-    for told in left("exchanged"):
+    for told in left.by_rank["exchanged"]:
         assert torch.equal(told["gradients"], torch.full((5,), 6.0, dtype=torch.float64))
         assert float(told["sum"]) == 6
         assert torch.equal(told["first"], torch.full((2,), 5.0))
