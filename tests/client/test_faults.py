@@ -5,7 +5,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.faults import answer_faults
 from configs.loader import ConfigurationError
-from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError, DivergedError
+from mumc_model.errors import CheckpointError, ConfigError, DataError, DeviceError, DivergedError, RanksError
 from protocol.errors import StaleError
 from protocol.records import reply_from_record
 
@@ -26,6 +26,7 @@ def order(site):
         (ConfigurationError(CANARY), "configuration"),
         (DeviceError(CANARY), "device"),
         (DivergedError(CANARY), "diverged"),
+        (RanksError(CANARY), "processes"),
         (CheckpointError(CANARY), "weights"),
         (StaleError(CANARY), "stale"),
         (torch.OutOfMemoryError(CANARY), "out_of_memory"),
