@@ -116,11 +116,12 @@ def schema_line(schema: WeightSchema) -> dict[str, Any]:
 
 def order_schema(order: Order) -> WeightSchema:
     """The weights that an order's model shares, worked out here from its shape and not from what came."""
-    return _schema(load(Recipe, order.recipe, "order.recipe").model)
+    return model_schema(load(Recipe, order.recipe, "order.recipe").model)
 
 
 @lru_cache(maxsize=4)
-def _schema(model: ModelConfig) -> WeightSchema:
+def model_schema(model: ModelConfig) -> WeightSchema:
+    """The weights that a model shares, worked out from its shape."""
     # Most messages carry no weights, and torch takes seconds to import.
     from mumc_model.sharing import shared_form
 

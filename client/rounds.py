@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from client.gate import check_weights
+from client.log import model_schema
 from client.site import Site
 from mumc_model.answerer import Answerer
 from mumc_model.config import Recipe
@@ -16,7 +17,6 @@ from mumc_model.data.collate import CaptionDataset
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import CheckpointError, DataError
 from mumc_model.model import MumcModel, build_model
-from mumc_model.sharing import load_shared, shared_weights
 from protocol.codec import digest, unpack
 from protocol.errors import StaleError
 from protocol.messages import Order, Report
@@ -34,14 +34,13 @@ def merged_model(
         ProtocolError: the weights are not those that the order names, or do not fit its model.
         GateError: some would leave the site that may not.
     """
-    model = build_model(recipe.model, site.seed())
-    schema = WeightSchema.of(as_numpy(shared_weights(model)))
+    schema = model_schema(recipe.model)
     if order.action in ("train.pretrain", "train.rehearse"):
         check_weights(site.config.policy.runs, schema.names)
     weights = unpack(base, schema)
     if digest(base, schema) != order.base_digest:
         raise StaleError("the weights that came are not those that the order names; the server must send both again")
-    load_shared(model, {name: torch.tensor(weight) for name, weight in weights.items()})
+    model = build_model(recipe.model, site.seed(), {name: torch.tensor(weight) for name, weight in weights.items()})
     return model, schema, weights
 
 

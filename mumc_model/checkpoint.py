@@ -49,6 +49,20 @@ def load_strictly(
     Raises:
         CheckpointError: names are missing or unexpected, or shapes differ; all are listed by kind.
     """
+    check_fit(state, weights, what, optional=optional)
+    with torch.no_grad():
+        for name, weight in weights.items():
+            state[name].copy_(weight)
+
+
+def check_fit(
+    state: Mapping[str, Tensor], weights: Mapping[str, Tensor], what: str, *, optional: Iterable[str] = ()
+) -> None:
+    """Return only if `weights` have the names and shapes of `state`; `optional` names may be missing.
+
+    Raises:
+        CheckpointError: names are missing or unexpected, or shapes differ; all are listed by kind.
+    """
     missing = sorted(set(state) - set(weights) - set(optional))
     unexpected = sorted(set(weights) - set(state))
     misshapen = [
@@ -62,9 +76,6 @@ def load_strictly(
         raise CheckpointError(
             f"{what} do not fit the model: {listing}; check that both use the same model configuration"
         )
-    with torch.no_grad():
-        for name, weight in weights.items():
-            state[name].copy_(weight)
 
 
 def _some(names: list[str]) -> str:

@@ -3,7 +3,8 @@
 Dimensions: B records, K kept patches, L tokens, S image tokens, D width, E embedding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.loader import dump, load
+from mumc_model.checkpoint import check_fit
 from mumc_model.config import ModelConfig
 from mumc_model.errors import ConfigError
 from mumc_model.pretrained import PretrainedModel
@@ -21,6 +23,8 @@ INIT_STD = 0.02
 INIT_WIDTH = 768
 """BERT's deviation and the width that it goes with."""
 TEMPERATURE_RANGE = (0.001, 0.5)
+HEAD = "text_encoder.cls."
+"""Beginning of the names of the masked-token head's weights."""
 
 
 class MumcModel(PretrainedModel):
@@ -96,20 +100,55 @@ def at_least_single(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def build_model(config: ModelConfig, seed: int) -> MumcModel:
+def build_model(config: ModelConfig, seed: int, weights: Mapping[str, Tensor] | None = None) -> MumcModel:
     """A model whose random start depends on the seed alone; the process's own random state is left as it was.
+
+    Given `weights` become its parameters, not copies of them. The masked-token head may be left out of them, and starts
+    as it would without.
 
     Raises:
         ConfigError: the vocabulary's size is still open.
+        CheckpointError: the weights do not fit the model.
     """
-    with torch.random.fork_rng(devices=[]):
+    generator = torch.Generator().manual_seed(seed)
+    if weights is None:
+        with torch.random.fork_rng(devices=[]):
+            model = MumcModel(config)
+        initialise(model, generator, config.vision.width)
+        return model
+    with torch.device("meta"):
         model = MumcModel(config)
-    initialise(model, torch.Generator().manual_seed(seed), config.vision.width)
+    given = adopt(model, weights, "the weights that came", optional=HEAD)
+    initialise(model, generator, config.vision.width, kept=given)
     return model
 
 
+def adopt(module: nn.Module, weights: Mapping[str, Tensor], what: str, optional: str) -> list[nn.Parameter]:
+    """The parameters that a module on the meta device has now: these tensors, not copies. Tied ones stay tied.
+
+    Those that begin with `optional` may be missing from the weights; they get room, and no value.
+
+    Raises:
+        CheckpointError: a name is missing or unexpected, or a shape differs; nothing has changed then.
+    """
+    places = dict(module.named_parameters())
+    check_fit(places, weights, what, optional=[name for name in places if name.startswith(optional)])
+    made = {
+        place: nn.Parameter(
+            weights[name].to(place.dtype) if name in weights else torch.empty(place.shape), place.requires_grad
+        )
+        for name, place in places.items()
+    }
+    for part in module.modules():
+        for name, place in list(part.named_parameters(recurse=False, remove_duplicate=False)):
+            setattr(part, name, made[place])
+    return [made[places[name]] for name in weights]
+
+
 @torch.no_grad()
-def initialise(module: nn.Module, generator: torch.Generator, width: int = INIT_WIDTH) -> None:
+def initialise(
+    module: nn.Module, generator: torch.Generator, width: int = INIT_WIDTH, *, kept: Iterable[nn.Parameter] = ()
+) -> None:
     """Give every weight of `module` its random start, as BERT and ViT do: truncated normal, biases 0, norms 1.
 
     The deviation is BERT's 0.02 at 768 dimensions and grows as 1/sqrt(width), so that what a layer adds to its input
@@ -117,22 +156,52 @@ def initialise(module: nn.Module, generator: torch.Generator, width: int = INIT_
     hundreds of steps: a tiny model then learns which organ it sees, but never where in it.
 
     Convolutions of a stem start at He's scale instead, because a GELU and a norm follow them. Fixed tables and the
-    temperature are left alone. Source: arXiv 1810.04805, 2010.11929; He et al., arXiv 1502.01852.
+    temperature are left alone. Weights among `kept` are too, and all others start as if they were not.
+    Source: arXiv 1810.04805, 2010.11929; He et al., arXiv 1502.01852.
     """
     std = INIT_STD * (INIT_WIDTH / width) ** 0.5
-    for part in module.modules():
+    start = _Start(generator, kept)
+    for part in start.parts(module):
         if isinstance(part, nn.Linear | nn.Embedding) or (
             isinstance(part, nn.Conv2d) and part.kernel_size == part.stride
         ):
-            nn.init.trunc_normal_(part.weight, std=std, generator=generator)
+            start.draw(part.weight, partial(nn.init.trunc_normal_, std=std, generator=generator))
         elif isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, nonlinearity="relu", generator=generator)
+            start.draw(part.weight, partial(nn.init.kaiming_normal_, nonlinearity="relu", generator=generator))
         elif isinstance(part, nn.LayerNorm | nn.GroupNorm) and part.weight is not None:
-            nn.init.ones_(part.weight)
+            start.fill(part.weight, 1.0)
         if isinstance(part, nn.Embedding) and part.padding_idx is not None:
-            part.weight[part.padding_idx].zero_()
+            start.fill(part.weight, 0.0, row=part.padding_idx)
         if isinstance(bias := getattr(part, "bias", None), nn.Parameter):
-            nn.init.zeros_(bias)
+            start.fill(bias, 0.0)
         for name, weight in part.named_parameters(recurse=False):
             if name in ("cls_token", "mask_token") or (name == "pos_embed" and weight.requires_grad):
-                nn.init.trunc_normal_(weight, std=std, generator=generator)
+                start.draw(weight, partial(nn.init.trunc_normal_, std=std, generator=generator))
+
+
+class _Start:
+    """Starts weights but for those that are kept, for which as many numbers are drawn and thrown away."""
+
+    def __init__(self, generator: torch.Generator, kept: Iterable[nn.Parameter]) -> None:
+        self._generator, self._kept = generator, {id(weight) for weight in kept}
+        self._drawn = torch.empty(0)
+
+    def parts(self, module: nn.Module) -> list[nn.Module]:
+        """Its modules up to the last with a weight that is not kept: what would be drawn after it, nobody sees."""
+        parts = list(module.modules())
+        while parts and all(id(weight) in self._kept for weight in parts[-1].parameters(recurse=False)):
+            parts.pop()
+        return parts
+
+    def draw(self, weight: Tensor, fill: Callable[[Tensor], Tensor]) -> None:
+        if id(weight) not in self._kept:
+            fill(weight)
+            return
+        # Both ways to start draw from a normal distribution; so narrow a one is never outside of what is cut off.
+        if self._drawn.numel() < weight.numel():
+            self._drawn = torch.empty(weight.numel())
+        self._drawn[: weight.numel()].normal_(generator=self._generator)
+
+    def fill(self, weight: Tensor, value: float, row: int | slice = slice(None)) -> None:
+        if id(weight) not in self._kept:
+            weight[row].fill_(value)

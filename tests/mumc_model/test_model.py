@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from mumc_model.config import ModelConfig, TextConfig, VisionConfig
-from mumc_model.errors import ConfigError
+from mumc_model.errors import CheckpointError, ConfigError
 from mumc_model.model import MumcModel, at_least_single, build_model
-from mumc_model.sharing import is_shared
+from mumc_model.sharing import is_shared, load_shared, shared_weights
+
+WORDS = "text_encoder.bert.embeddings.word_embeddings.weight"
 
 
 def test_a_seed_fixes_every_weight_and_leaves_the_process_random_state_alone(small_config):
@@ -37,6 +39,52 @@ def test_a_conv_stem_starts_at_hes_scale(small_config):
     model = build_model(replace(small_config, vision=replace(small_config.vision, stem="conv")), 0)
     weight = model.get_parameter("visual_encoder.patch_embed.backbone.2.conv.weight").detach()
     assert weight.std() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("vision", [{}, {"stem": "conv"}, {"pos_embed": "learned"}], ids=str)
+def test_a_model_that_is_given_its_shared_weights_is_bit_for_bit_the_one_that_starts_and_then_loads_them(
+    vision, small_config
+):
+    config = replace(small_config, vision=replace(small_config.vision, **vision))
+    weights = shared_weights(build_model(config, 1))
+    loaded, given = build_model(config, 7), build_model(config, 7, weights)
+    load_shared(loaded, weights)
+    expected, found = dict(loaded.named_parameters()), dict(given.named_parameters())
+    assert list(found) == list(expected)
+    assert [w.requires_grad for w in found.values()] == [w.requires_grad for w in expected.values()]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert given.state_dict().keys() == loaded.state_dict().keys()
+    assert given.text_encoder.cls.predictions.decoder.weight is found[WORDS], "tied weights stay tied"
+
+
+def test_given_weights_are_not_copied_and_only_the_head_is_drawn(small_config, monkeypatch):
+    weights = shared_weights(build_model(small_config, 1))
+    drawn = []
+    draw = torch.nn.init.trunc_normal_
+
+    def counted(weight, **keywords):
+        drawn.append(weight)
+        return draw(weight, **keywords)
+
+    monkeypatch.setattr(torch.nn.init, "trunc_normal_", counted)
+    model = build_model(small_config, 7, weights)
+    assert [id(weight) for weight in drawn] == [id(model.text_encoder.cls.predictions.transform.dense.weight)]
+    assert model.get_parameter(WORDS).data_ptr() == weights[WORDS].data_ptr()
+
+
+def test_a_model_that_is_given_all_its_weights_draws_no_number(small_config, monkeypatch):
+    weights = build_model(small_config, 1).weights()
+    monkeypatch.setattr("mumc_model.model._Start.draw", None)
+    found = build_model(small_config, 7, weights).weights()
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_given_weights_that_do_not_fit_are_refused(small_config):
+    weights = shared_weights(build_model(small_config, 1))
+    del weights["temp"]
+    weights[WORDS] = weights[WORDS][:, :8]
+    with pytest.raises(CheckpointError, match=r"1 missing: temp; 1 of another shape: text_encoder\.bert\.embeddings"):
+        build_model(small_config, 7, weights)
 
 
 def test_features_have_unit_length_and_one_space(small_config, captioned):
