@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from configs.compose import compose, sweep
 from configs.loader import ConfigurationError, load
 
 app = typer.Typer(
@@ -39,6 +38,8 @@ def run(
     Experiments: demo, alike (the null setting), privacy (what differential privacy costs), real and slake (public data
     under data_root), smoke (seconds).
     """
+    from configs.compose import sweep
+
     overrides = overrides or []
     _run_all(sweep(overrides) if multirun else [overrides])
 
@@ -55,6 +56,7 @@ def report(
 
 
 def _run_all(jobs: list[list[str]]) -> None:
+    from configs.compose import compose
     from simulations.config import SimulationConfig
     from simulations.report import write_report
     from simulations.report_table import print_report

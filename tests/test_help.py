@@ -1,5 +1,7 @@
 """What `--help` says of the four programs: no command, argument or option stands there without a word."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
@@ -17,6 +19,9 @@ PROGRAMS = {
     "mumc-sim": simulations.cli.app,
     "mumc-site": client.cli.app,
 }
+
+SLOW = {"torch", "flwr", "hydra", "omegaconf", "scipy", "matplotlib", "PIL", "httpx"}
+"""Takes long to import, and nothing of it is needed to say what a program can do."""
 
 
 def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -37,3 +42,20 @@ def test_every_command_argument_and_option_has_its_help(program):
     ]
     assert silent == []
     assert [name for name, command in found.items() if not command.help] == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_program_says_so_without_importing_what_takes_long(program):
+    module = {"mumc-privacy": "client.privacy.cli", "mumc-server": "server.cli", "mumc-sim": "simulations.cli"}
+    code = f"""
+import sys
+from {module.get(program, "client.cli")} import main
+sys.argv = ["{program}", "--help"]
+try:
+    main()
+finally:
+    print("imported:", *{{name.partition(".")[0] for name in sys.modules}} & {SLOW})
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "--help" in said
+    assert said.splitlines()[-1] == "imported:"
