@@ -20,10 +20,11 @@ from mumc_model.data.prefetch import Prefetcher
 from mumc_model.data.records import SiteData
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import Tokenizer
-from mumc_model.device import autocast
+from mumc_model.device import autocast, own_randomness
 from mumc_model.lesson import Lesson, LessonBatch, deal
+from mumc_model.memory import reused_memory
 from mumc_model.model import MumcModel
-from mumc_model.optimizer import adamw
+from mumc_model.optimizer import adamw, clip
 from mumc_model.schedule import learning_rate
 from mumc_model.step_losses import LossReader
 from mumc_model.views import ImageTokens
@@ -97,9 +98,7 @@ def finetune(
     vqa = VqaModel.of_encoders(model, config).to(device)
     vqa.freeze(config.freeze)
     batches = Prefetcher(deal(data.train, tokenizer, config, seed), device)
-    # Dropout has no generator of its own; the fork gives it this run's seed and hides that from the process around.
-    with batches, torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with reused_memory(), batches, own_randomness(device, seed):
         lesson = Lesson(vqa, data.train, config, device, precision)
         chosen_by = data.test if config.select_on == "test" else data.val
         selection = _Selection(vqa, candidates, chosen_by, device, precision, keep_tokens=config.freeze != "none")
@@ -152,7 +151,7 @@ def _learn(
         loss = lesson.loss(next(batches), alpha=config.distill * min(1.0, step / lesson.steps_per_epoch))
         torch.autograd.backward(loss)
         if config.optimizer.clip_norm:
-            torch.nn.utils.clip_grad_norm_(list(trained.values()), config.optimizer.clip_norm)
+            clip(optimizer, trained, config.optimizer.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
         done = step + 1

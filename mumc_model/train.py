@@ -14,13 +14,13 @@ from mumc_model.config import Recipe, VisionConfig
 from mumc_model.data.collate import PretrainBatch, RowsOf
 from mumc_model.data.prefetch import Prefetcher
 from mumc_model.data.shuffling import seeded
-from mumc_model.device import autocast
+from mumc_model.device import autocast, own_randomness
 from mumc_model.masking import Draws, SpecialTokens
 from mumc_model.memory import reused_memory
 from mumc_model.model import MumcModel, initialise
 from mumc_model.momentum import FeatureQueue, Teacher
 from mumc_model.objective import PretrainObjective, needs_teacher
-from mumc_model.optimizer import Anchor, adamw, drop_moments, fill_moments, moments, pull
+from mumc_model.optimizer import Anchor, adamw, clip, drop_moments, fill_moments, moments, pull
 from mumc_model.ranks import ALONE, Ranks
 from mumc_model.schedule import learning_rate, ramped
 from mumc_model.sharing import is_shared
@@ -134,9 +134,8 @@ class Pretrainer:
         told = LossReader(on_step)
         examples = 0
         batches = Prefetcher(self._batches(dataset, seed, first_step), self.device)
-        # Dropout has no generator of its own; the fork gives it this run's seed and hides that from the process around.
-        with reused_memory(), batches, torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seeded(seed, _DRAWS, first_step).initial_seed() + self.ranks.rank)
+        own_seed = seeded(seed, _DRAWS, first_step).initial_seed() + self.ranks.rank
+        with reused_memory(), batches, own_randomness(self.device, own_seed):
             for step in range(first_step, first_step + steps):
                 self._set_rate(learning_rate(step, self.recipe.pretrain.optimizer, total_steps, first_step))
                 draws = Draws(seeded(seed, _DRAWS, step), special)
@@ -249,7 +248,7 @@ class Pretrainer:
         self.ranks.sum_gradients(self._weights.values())
         pull(anchor, config.prox_mu)
         if config.optimizer.clip_norm:
-            torch.nn.utils.clip_grad_norm_(list(self._weights.values()), config.optimizer.clip_norm)
+            clip(self.optimizer, self._weights, config.optimizer.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return self.ranks.sum(losses)

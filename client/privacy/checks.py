@@ -71,7 +71,7 @@ def check_independence(
     The clipped sum of all of `batch` is compared with the loop over single units: once with every unit cut to a fifth
     of the shortest norm, so that a unit that counts twice or leaks into another shows.
     """
-    with torch.random.fork_rng(), _without_dropout(modules):
+    with _without_dropout(modules):
         loop = LoopGradients(weights)
         norm_B = loop.add(loss, batch, 1.0).float()
         clear(list(weights.values()))

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from client.privacy.deferred import DeferredGradients
 from client.privacy.gradients import LoopGradients, OpacusGradients, UnitGradients, Weights
 from client.privacy.optimizer import PrivateOptimizer, clear
 from client.privacy.randomness import SecureSource
+from mumc_model.device import own_randomness
+from mumc_model.memory import reused_memory
 
 
 def unit_gradients(way: str, weights: Weights, roots: Sequence[nn.Module]) -> UnitGradients:
@@ -44,8 +45,7 @@ def take_steps(
         add: Adds the clipped gradients of these records, and gives what `after` is told once the step is taken.
         after: Takes what is noised already.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(source.generator().initial_seed())
+    with reused_memory(), own_randomness(optimizer.params[0].device, source.generator().initial_seed()):
         for step in numbers:
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)

@@ -13,7 +13,7 @@ from mumc_model.masking import Draws, SpecialTokens
 from mumc_model.model import build_model
 from mumc_model.momentum import FeatureQueue, Teacher
 from mumc_model.objective import MaskedTexts, PretrainObjective
-from mumc_model.optimizer import adamw
+from mumc_model.optimizer import adamw, clip
 from mumc_model.text import bidirectional_mask, causal_mask
 from tests.mumc_model.conftest import CLS, MASK
 
@@ -81,6 +81,23 @@ def test_the_fused_optimiser_takes_the_steps_of_the_plain_one():
         theirs.step()
     for name, weight in plain.items():
         torch.testing.assert_close(fused[name], weight, atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("most", [0.5, 1e6])
+def test_gradients_that_the_optimiser_shrinks_are_those_that_torch_shrinks(most):
+    config = OptimizerConfig(lr=1e-2)
+    ours, theirs = ({"a": torch.nn.Parameter(noise(7, 5)), "b": torch.nn.Parameter(noise(3))} for _ in range(2))
+    optimizers = adamw(ours, config), adamw(theirs, config)
+    for step in range(20):
+        for weights in (ours, theirs):
+            for weight in weights.values():
+                weight.grad = (1 + step) * noise(*weight.shape, seed=step)
+        clip(optimizers[0], ours, most)
+        torch.nn.utils.clip_grad_norm_(theirs.values(), most)
+        for optimizer in optimizers:
+            optimizer.step()
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, atol=1e-6, rtol=1e-5)
 
 
 def test_the_teacher_moves_all_at_once_as_weight_by_weight(small_config):
