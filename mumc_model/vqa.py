@@ -28,8 +28,11 @@ COMPAT_KEPT = 128
 """Candidates that the paper's code weighs."""
 _BLOCK_ROWS = 1024
 """Nodes, over all questions, that the decoder reads at once while ranking; a tree that is larger is read alone."""
-_CACHED_LOGITS, _BLOCK_LOGITS = 1 << 20, 1 << 26
-"""Logits held at once while ranking: on a CPU as many as stay in its cache until their sum is taken, or elsewhere."""
+_BLOCK_LOGITS = 1 << 26
+"""Logits held at once while ranking."""
+_CACHED_LOGITS = 1 << 20
+"""Logits that stay in a CPU's cache until they have been read."""
+_FEW_WORDS = 256
 
 
 class VqaModel(PretrainedModel):
@@ -166,13 +169,15 @@ class VqaModel(PretrainedModel):
         return hidden
 
     def _log_normaliser(self, read_BND: Tensor) -> Tensor:
-        """Logarithm BN of the sum over the vocabulary, some words at a time."""
-        decoder, rows_XD = self.text_decoder.cls.predictions.decoder, read_BND.flatten(0, 1)
-        most = _CACHED_LOGITS if rows_XD.device.type == "cpu" else _BLOCK_LOGITS
-        block = max(1, most // len(rows_XD))
-        words = zip(decoder.weight.split(block), decoder.bias.split(block), strict=True)
-        sums = [at_least_single(F.linear(rows_XD, *part)).logsumexp(1) for part in words]
-        return torch.stack(sums).logsumexp(0).view(read_BND.shape[:2])
+        """Logarithm BN of the sum over the vocabulary of the exponentials of the logits."""
+        head, rows_XD = self.text_decoder.cls.predictions.decoder, read_BND.flatten(0, 1)
+        kind = rows_XD.device.type
+        if kind != "cpu" or torch.is_autocast_enabled(kind):
+            return _log_sum(rows_XD, head.weight, head.bias).view(read_BND.shape[:2])
+        normaliser_X = _log_sum_in_cache(rows_XD, head.weight, head.bias)
+        if not normaliser_X.isfinite().all():
+            normaliser_X = _log_sum(rows_XD, head.weight, head.bias)
+        return normaliser_X.view(read_BND.shape[:2])
 
 
 class AnswerTeacher:
@@ -214,6 +219,27 @@ def _within_trees(attention: BertAttention, hidden_BND: Tensor, trees: Sequence[
     key, value = (part.split(sizes, dim=2) for part in attention.keys_values(hidden_BND))
     parts = zip(hidden_BND.split(sizes, dim=1), key, value, trees, strict=True)
     return torch.cat([attention(rows, (k, v), tree.sees_NN) for rows, k, v, tree in parts], dim=1)
+
+
+def _log_sum(rows_XD: Tensor, words_VD: Tensor, bias_V: Tensor) -> Tensor:
+    """Logarithm X of the sum over the words of the exponentials of `rows_XD @ words_VD.T + bias_V`."""
+    block = max(1, _BLOCK_LOGITS // len(rows_XD))
+    words = zip(words_VD.split(block), bias_V.split(block), strict=True)
+    return torch.stack([at_least_single(F.linear(rows_XD, *part)).logsumexp(1) for part in words]).logsumexp(0)
+
+
+def _log_sum_in_cache(rows_XD: Tensor, words_VD: Tensor, bias_V: Tensor) -> Tensor:
+    """The same in fewer passes over memory; infinite where a logit is 88 above those of the first words, in float32.
+
+    The exponentials are taken relative to the largest logit of a few words, where others look for the largest of all.
+    """
+    base_X1 = F.linear(rows_XD, words_VD[:_FEW_WORDS], bias_V[:_FEW_WORDS]).amax(1, keepdim=True)
+    block = max(1, _CACHED_LOGITS // len(rows_XD))
+    sums = []
+    for part_WD, bias_W in zip(words_VD.split(block), bias_V.split(block), strict=True):
+        logits_XW = bias_W - base_X1
+        sums.append(torch.addmm(logits_XW, rows_XD, part_WD.T, out=logits_XW).exp_().sum(1))
+    return torch.stack(sums).sum(0).log() + base_X1[:, 0]
 
 
 def _vision_config(config: VisionConfig, finetune: FinetuneConfig) -> VisionConfig:

@@ -5,7 +5,7 @@ from mumc_model.candidates import Candidates
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.errors import ConfigError
 from mumc_model.model import build_model
-from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
+from mumc_model.vqa import AnswerTeacher, VqaModel, _log_sum, _log_sum_in_cache, answer_loss
 
 CONFIG = ModelConfig(
     vision=VisionConfig(image_size=32, patch_size=8, width=16, depth=1, heads=2),
@@ -73,6 +73,32 @@ def test_ranking_in_small_blocks_changes_nothing(monkeypatch):
     whole = model.rank(state, QUESTION_MASK, candidates)
     monkeypatch.setattr("mumc_model.vqa._BLOCK_ROWS", 1)
     torch.testing.assert_close(model.rank(state, QUESTION_MASK, candidates), whole)
+
+
+def test_ranking_knows_a_word_whose_logit_is_out_of_reach_of_the_first_ones(monkeypatch):
+    """Relative to the first words its exponential is infinite in single precision, and finite in double."""
+    model, candidates = answering(), Candidates.build([""] * 6, *tokens())
+    monkeypatch.setattr("mumc_model.vqa._FEW_WORDS", 4)
+    with torch.no_grad():
+        model.text_decoder.cls.predictions.bias[9] += 500.0
+    single = model.rank(states(model), QUESTION_MASK, candidates, "sum")
+    model.double()
+    state = model.question_states(model.visual_encoder(images().double()), QUESTION, QUESTION_MASK)
+    double = model.rank(state, QUESTION_MASK, candidates, "sum")
+    torch.testing.assert_close(single, double.float(), atol=1e-6, rtol=1e-3)
+    assert double[:, ANSWERS.index((9, 9))].min() > 0.99
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("most", [1, 40, 1 << 20])
+def test_the_sum_over_the_vocabulary_is_that_of_torch_however_it_is_cut(monkeypatch, rows, most):
+    generator = torch.Generator().manual_seed(rows)
+    monkeypatch.setattr("mumc_model.vqa._CACHED_LOGITS", most)
+    monkeypatch.setattr("mumc_model.vqa._BLOCK_LOGITS", most)
+    given = [torch.randn(*shape, generator=generator) for shape in ((rows, 5), (300, 5), (300,))]
+    expected = torch.nn.functional.linear(*given).logsumexp(1)
+    for found in (_log_sum(*given), _log_sum_in_cache(*given)):
+        torch.testing.assert_close(found, expected)
 
 
 def test_padding_of_a_question_changes_no_answer():
