@@ -4,7 +4,7 @@ Dimensions: B records, K kept patches, L tokens, S image tokens, D width, E embe
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Self
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from configs.loader import dump, load
 from mumc_model.checkpoint import check_fit
 from mumc_model.config import ModelConfig
+from mumc_model.duplicate import duplicate
 from mumc_model.errors import ConfigError
 from mumc_model.pretrained import PretrainedModel
 from mumc_model.text import TextEncoder
@@ -116,33 +117,34 @@ def build_model(config: ModelConfig, seed: int, weights: Mapping[str, Tensor] | 
             model = MumcModel(config)
         initialise(model, generator, config.vision.width)
         return model
-    with torch.device("meta"):
-        model = MumcModel(config)
-    given = adopt(model, weights, "the weights that came", optional=HEAD)
-    initialise(model, generator, config.vision.width, kept=given)
+    form = model_form(config)
+    places = {place: name for name, place in form.named_parameters()}
+    check_fit(
+        dict(form.named_parameters()),
+        weights,
+        "the weights that came",
+        optional=[name for name in places.values() if name.startswith(HEAD)],
+    )
+
+    def given(place: nn.Parameter) -> nn.Parameter:
+        weight = weights.get(places[place])
+        return nn.Parameter(torch.empty(place.shape) if weight is None else weight.to(place.dtype), place.requires_grad)
+
+    model = duplicate(form, given)
+    kept = [weight for name, weight in model.named_parameters() if name in weights]
+    initialise(model, generator, config.vision.width, kept=kept)
     return model
 
 
-def adopt(module: nn.Module, weights: Mapping[str, Tensor], what: str, optional: str) -> list[nn.Parameter]:
-    """The parameters that a module on the meta device has now: these tensors, not copies. Tied ones stay tied.
-
-    Those that begin with `optional` may be missing from the weights; they get room, and no value.
+@lru_cache(maxsize=4)
+def model_form(config: ModelConfig) -> MumcModel:
+    """The model without values, on the meta device: names, shapes and types. It is the same one for all who ask.
 
     Raises:
-        CheckpointError: a name is missing or unexpected, or a shape differs; nothing has changed then.
+        ConfigError: the vocabulary's size is still open.
     """
-    places = dict(module.named_parameters())
-    check_fit(places, weights, what, optional=[name for name in places if name.startswith(optional)])
-    made = {
-        place: nn.Parameter(
-            weights[name].to(place.dtype) if name in weights else torch.empty(place.shape), place.requires_grad
-        )
-        for name, place in places.items()
-    }
-    for part in module.modules():
-        for name, place in list(part.named_parameters(recurse=False, remove_duplicate=False)):
-            setattr(part, name, made[place])
-    return [made[places[name]] for name in weights]
+    with torch.device("meta"):
+        return MumcModel(config)
 
 
 @torch.no_grad()

@@ -3,11 +3,10 @@
 Dimensions: B records, Q filled rows of the queue, E embedding.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
+from mumc_model.duplicate import duplicate
 from mumc_model.model import MumcModel
 
 
@@ -17,7 +16,7 @@ class Teacher(nn.Module):
     def __init__(self, student: MumcModel) -> None:
         """Start as a copy of the student, on its device; matching head and temperature have no use here."""
         super().__init__()
-        self.model = copy.deepcopy(student).requires_grad_(False)
+        self.model = duplicate(student, lambda weight: nn.Parameter(weight.detach().clone(), requires_grad=False))
         del self.model.itm_head, self.model.temp
         averages = dict(self.model.named_parameters())
         self._averages: list[Tensor] = list(averages.values())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mumc_model.checkpoint import load_strictly
 from mumc_model.config import ModelConfig
-from mumc_model.model import MumcModel
+from mumc_model.model import MumcModel, model_form
 
 SHARED = ("visual_encoder.", "text_encoder.bert.", "vision_proj.", "text_proj.", "itm_head.", "temp")
 
@@ -34,8 +34,7 @@ def shared_form(config: ModelConfig) -> dict[str, np.ndarray[Any, Any]]:
     Raises:
         ConfigError: such a model cannot be.
     """
-    with torch.device("meta"):
-        state = MumcModel(config).state_dict()
+    state = model_form(config).state_dict(keep_vars=True)
     number = np.zeros(())
     return {
         name: np.broadcast_to(number.astype(str(state[name].dtype).removeprefix("torch.")), tuple(state[name].shape))

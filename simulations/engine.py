@@ -3,6 +3,7 @@
 Every engine answers one message at a time with the unmodified ClientApp; `simulations.grid` hands them the messages.
 """
 
+import gc
 import os
 import queue
 import subprocess
@@ -73,6 +74,9 @@ class InProcess:
         import torch
 
         torch.set_num_threads(threads)
+        load_client_app()
+        # What was imported stays, and need not be looked through for cycles in every round.
+        gc.freeze()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="client")
 
     def submit(self, message: Message, context: Context) -> Future[Message]:
@@ -82,6 +86,7 @@ class InProcess:
     def close(self) -> None:
         """Wait for the client at work."""
         self._pool.shutdown(cancel_futures=True)
+        gc.unfreeze()
 
     def abandon(self) -> None:
         """Start no further client; the one at work cannot be stopped."""

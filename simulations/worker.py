@@ -4,6 +4,7 @@ Started as `python -m simulations.worker FD THREADS`. Bytes and not pickles: wha
 what would cross the network in a deployment. Its standard input carries nothing; it closes when the parent is gone.
 """
 
+import gc
 import os
 import sys
 import threading
@@ -47,10 +48,13 @@ def serve(pipe: Connection, threads: int) -> None:
     from client.app import app
 
     torch.set_num_threads(threads)
+    # As a site's task does: what was imported stays, and need not be looked through for cycles in every round.
+    gc.freeze()
     while True:
         try:
             message, context = decode_message(pipe.recv_bytes()), decode_context(pipe.recv_bytes())
         except EOFError:
+            gc.unfreeze()
             return
         pipe.send_bytes(encode(app(message, context))[0])
 
