@@ -16,6 +16,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -114,7 +115,9 @@ class Records:
 class Step:
     """A trainer in the midst of its round: a full queue, a teacher whose targets count."""
 
-    def __init__(self, name: str, shape: Shape, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, name: str, shape: Shape, device: torch.device, precision: str, further: Sequence[str] = ()
+    ) -> None:
         overrides = [
             f"model={name}",
             "pretrain=mumc",
@@ -122,7 +125,7 @@ class Step:
             f"model.text.vocab_size={shape.vocabulary}",
             "objective.distill_ramp_steps=0",
         ]
-        overrides += [f"pretrain.batch_size={shape.batch}", f"pretrain.caption_tokens={shape.tokens}"]
+        overrides += [f"pretrain.batch_size={shape.batch}", f"pretrain.caption_tokens={shape.tokens}", *further]
         self.recipe = recipe = load(RunConfig, compose("run", overrides)).recipe
         self.shape, self.device = shape, device
         self._trainer = Pretrainer(build_model(recipe.model, 0), recipe, device, precision)
