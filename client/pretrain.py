@@ -62,12 +62,12 @@ def pretrain_site(
 def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site) -> Sent:
     state = site.state(order.run_id)
     with SiteRanks(site) as ranks:
-        model, schema, before = merged_model(order, base, recipe, site)
+        private = state.private_weights(before_round=order.round)
+        model, schema, before = merged_model(order, base, recipe, site, private)
         dataset = caption_dataset(site, recipe, order.vocabulary)
         group = ranks.join(Job.of(order, captions_digest(site), site.seed(order.seed)))
         trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group)
         state.note_uncharged(order)
-        private = state.private_weights(before_round=order.round)
         if private is not None:
             trainer.load_state_dict(private)
         result = trainer.run(

@@ -16,7 +16,7 @@ from mumc_model.config import Recipe
 from mumc_model.data.collate import CaptionDataset
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import CheckpointError, DataError
-from mumc_model.model import MumcModel, build_model
+from mumc_model.model import HEAD, MumcModel, build_model
 from protocol.codec import digest, unpack
 from protocol.errors import StaleError
 from protocol.messages import Order, Report
@@ -26,9 +26,15 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def merged_model(
-    order: Order, base: Mapping[str, np.ndarray[Any, Any]], recipe: Recipe, site: Site
+    order: Order,
+    base: Mapping[str, np.ndarray[Any, Any]],
+    recipe: Recipe,
+    site: Site,
+    kept: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[MumcModel, WeightSchema, Arrays]:
     """The run's model with the weights that came, their schema, and those weights by name.
+
+    The masked-token head is that among `kept`; without one it starts anew.
 
     Raises:
         ProtocolError: the weights are not those that the order names, or do not fit its model.
@@ -40,7 +46,9 @@ def merged_model(
     weights = unpack(base, schema)
     if digest(base, schema) != order.base_digest:
         raise StaleError("the weights that came are not those that the order names; the server must send both again")
-    model = build_model(recipe.model, site.seed(), {name: torch.tensor(weight) for name, weight in weights.items()})
+    given = {name: torch.tensor(weight) for name, weight in weights.items()}
+    given |= {name: weight for name, weight in (kept or {}).items() if name.startswith(HEAD)}
+    model = build_model(recipe.model, site.seed(), given)
     return model, schema, weights
 
 

@@ -122,7 +122,7 @@ def build_model(config: ModelConfig, seed: int, weights: Mapping[str, Tensor] | 
     check_fit(
         dict(form.named_parameters()),
         weights,
-        "the weights that came",
+        "the weights that came, or those kept,",
         optional=[name for name in places.values() if name.startswith(HEAD)],
     )
 

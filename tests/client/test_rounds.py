@@ -4,6 +4,7 @@ import torch
 
 from client.rounds import merged_model
 from client.site import open_folder
+from mumc_model.model import HEAD
 from mumc_model.sharing import shared_weights
 
 
@@ -25,3 +26,13 @@ def test_the_weights_that_came_are_copied_once_and_one_matrix_is_drawn(server, f
     with torch.no_grad():
         model.vision_proj.bias.add_(1)
     assert not weights["vision_proj.bias"].any(), "training leaves what came as it was"
+
+
+def test_a_head_that_was_kept_is_taken_up_and_then_nothing_is_drawn(server, folder, monkeypatch):
+    site, order = open_folder(folder), server.pretrain(round=2)
+    first, _, _ = merged_model(order, server.base, server.recipe, site)
+    kept = {name: weight + 1 for name, weight in first.weights().items() if name.startswith(HEAD)}
+    monkeypatch.setattr("mumc_model.model._Start.draw", None)
+    model, _, _ = merged_model(order, server.base, server.recipe, site, kept | {"optimizer.step.temp": torch.ones(())})
+    found = model.weights()
+    assert all(torch.equal(found[name], weight) for name, weight in kept.items())
