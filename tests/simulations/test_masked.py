@@ -23,8 +23,18 @@ def both(tiny, tmp_path_factory):
 def test_a_masked_arm_ends_with_the_weights_of_the_plain_one(both):
     _, out = both
     plain, masked = (load_file(out / f"seed-0/runs/{arm}/weights.safetensors") for arm in ("federated", "masked"))
+    assert plain.keys() == masked.keys()
     for name in sorted(plain):
-        np.testing.assert_allclose(masked[name], plain[name], rtol=0, atol=2e-6, err_msg=name)
+        found, expected = (without_key_bias(name, weights[name]) for weights in (masked, plain))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6, err_msg=name)
+
+
+def without_key_bias(name, weight):
+    """A key's bias moves all scores alike: its gradient is rounding, which Adam makes whole steps of."""
+    if name.endswith("qkv.bias"):
+        query, _, value = np.split(weight, 3)
+        return np.concatenate([query, value])
+    return weight[:0] if name.endswith("key.bias") else weight
 
 
 def test_its_rounds_were_masked_and_its_answers_stand_beside_the_others(both):
