@@ -46,10 +46,10 @@ def draw(rows: Sequence[Row]) -> Figure:
     """A panel a curve, with its slope in the title."""
     lines = -(-len(rows) // COLUMNS)
     figure = Figure(figsize=(COLUMNS * PANEL[0], lines * PANEL[1] + 0.3), layout="constrained")
-    grid = figure.subplots(lines, COLUMNS, squeeze=False).flat
+    grid = figure.subplots(lines, COLUMNS, squeeze=False).flatten()
     for axes, row in zip(grid, rows, strict=False):
         _panel(axes, row)
-    for axes in list(grid)[len(rows) :]:
+    for axes in grid[len(rows) :]:
         axes.set_axis_off()
     entries = {
         label: entry for axes in figure.axes for entry, label in zip(*axes.get_legend_handles_labels(), strict=True)
@@ -74,7 +74,8 @@ def _panel(axes: Axes, row: Row) -> None:
     axes.set_ylabel(f"times {costs[0]:.2g} {row['cost'].split()[0]}", color=FAINT)
     axes.grid(color=RULE, linewidth=0.4)
     axes.set_axisbelow(True)
+    base = next(base for base, most in ((2, 16), (4, 99), (10, float("inf"))) if times[-1] <= most)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(base=4 if max(times) < 100 else 10))
+        axis.set_major_locator(LogLocator(base=base))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

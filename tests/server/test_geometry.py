@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from server import geometry
 from server.geometry import inner_products, squared_distances
 from server.spool import BLOCK
 from tests.server.spooled import spooled
@@ -38,3 +40,16 @@ def test_an_update_whose_square_overflows_is_infinitely_far_and_hides_no_other_d
 def test_distances_of_equal_updates_are_never_below_nought():
     row = np.random.default_rng(1).normal(size=1000)
     assert (squared_distances(np.outer([1, 1, 1], [1, 1, 1]) * (row @ row)) == 0).all()
+
+
+def test_the_pass_has_the_only_threads_so_that_products_wait_for_no_others(tmp_path, monkeypatch):
+    seen = []
+    sweep = geometry.sweep
+    monkeypatch.setattr(geometry, "sweep", lambda *args: (seen.append(blas_threads()), sweep(*args))[1])
+    with threadpool_limits(2, user_api="blas"):
+        inner_products(spooled(tmp_path, [np.ones(8, "float32")] * 2))
+        assert (seen, blas_threads()) == ([{1}], {2})
+
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
