@@ -162,7 +162,7 @@ class BertLayer(nn.Module):
         hidden: Tensor = hidden_XLD if at_XQ is None else take_rows(hidden_XLD, at_XQ)
         hidden = self.attention(hidden, self.attention.keys_values(hidden_XLD), mask)
         if text_of_Y is not None:
-            hidden = hidden[text_of_Y]
+            hidden = hidden.index_select(0, text_of_Y)
         if cross is not None:
             hidden = self.crossattention(hidden, cross, cross_mask)
         hidden = self.output(self.intermediate(hidden), hidden)

@@ -67,7 +67,7 @@ class MaskedTexts:
 
     def take(self, hidden_BQD: Tensor) -> Tensor:
         """The states MD of the masked tokens, in the order of the labels."""
-        return hidden_BQD.flatten(0, 1)[self.chosen_M]
+        return hidden_BQD.flatten(0, 1).index_select(0, self.chosen_M)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +138,10 @@ class PretrainObjective:
             raise ConfigError("itm and mlm need fusion layers; set text.fusion_layers above 0 or their weights to 0")
         self.model, self.teacher, self.queue = model, teacher, queue
         self.config, self.mim_decoder, self.ranks = config, mim_decoder, ranks
+        # Masked tokens give the whole vocabulary a gradient, to which looking words up need only add some rows. Torch
+        # finds those that are no padding by asking the device, so an accelerator adds them all.
+        on_cpu = model.temp.device.type == "cpu"
+        model.text_encoder.bert.embeddings.word_embeddings.sparse = on_cpu and bool(config.mlm)
         self._contrasts = bool(config.mcl or config.ucl)
         self._reads_texts = self._contrasts or bool(config.itm)
 

@@ -31,7 +31,9 @@ def clip(optimizer: torch.optim.Optimizer, weights: Weights, most: float) -> Non
     Its fused kernel divides them as it reads them, which saves a pass through them all. Source: arXiv 1211.5063, 3.2.
     """
     gradients = [weight.grad for weight in weights.values() if weight.grad is not None]
-    optimizer.grad_scale = (torch.nn.utils.get_total_norm(gradients) / most).clamp_(min=1.0)  # type: ignore[attr-defined]
+    excess = torch.nn.utils.get_total_norm(gradients) / most
+    # The kernel reads the factor in single precision, whatever the weights are in.
+    optimizer.grad_scale = excess.clamp(min=1.0).float()  # type: ignore[attr-defined]
 
 
 def moments(weights: Weights, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
