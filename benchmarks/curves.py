@@ -16,7 +16,7 @@ slope beyond what is asked: linear, or as the closed form of `mumc_model/flops.p
                                   in a process of its own
     plan_noise, plan_epsilon      seconds of a plan as `mumc-privacy plan` makes it, without what it has cached
 
-    python benchmarks/curves.py [--json] [--curves batch,...] [--turns 5] [--threads 2] [--short] [--figure PATH]
+    python benchmarks/curves.py [--json] [--curves batch,...] [--turns 4] [--threads 2] [--short] [--figure PATH]
                                 [--folder DIR] [--clock wall]
 """
 
@@ -58,11 +58,11 @@ STEPS: Mapping[str, tuple[str, Sequence[int]]] = {
     "queue": ("features in the queue", (1024, 4096, 16384, 65536)),
 }
 ROUNDS: Mapping[str, tuple[str, Sequence[int]]] = {
-    "sites": ("sites", (2, 4, 8, 16, 32, 64)),
-    "judge": ("sites", (2, 4, 8, 16, 32, 64)),
-    "values": ("values", (1_000_000, 2_000_000, 4_000_000, 8_000_000, 16_000_000)),
-    "memory_sites": ("sites", (4, 8, 16, 32, 64)),
-    "memory_values": ("values", (4_000_000, 8_000_000, 16_000_000, 32_000_000)),
+    "sites": ("sites", (2, 6, 20, 64)),
+    "judge": ("sites", (2, 6, 20, 64)),
+    "values": ("values", (500_000, 2_000_000, 8_000_000, 32_000_000)),
+    "memory_sites": ("sites", (4, 16, 64)),
+    "memory_values": ("values", (2_000_000, 8_000_000, 32_000_000)),
 }
 VALUES, FEW_SITES = 2_000_000, 4
 """Of a round over sites, and of a round over values."""
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON line in place of the table")
     parser.add_argument("--curves", default=",".join([*STEPS, *ROUNDS, *PLANS]), help="which, with commas between")
-    parser.add_argument("--turns", type=int, default=5, help="how often every size is measured")
+    parser.add_argument("--turns", type=int, default=4, help="how often every size is measured")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
     parser.add_argument(
         "--clock",
@@ -85,7 +85,7 @@ def main() -> None:
         default="wall",
         help="cpu: the processor time of all threads, where others use the cores",
     )
-    parser.add_argument("--short", action="store_true", help="3 turns, and without the largest size of each curve")
+    parser.add_argument("--short", action="store_true", help="2 turns, and the largest step and plan left out")
     parser.add_argument("--figure", type=Path, help="where the curves are drawn: a name in .svg")
     parser.add_argument("--folder", type=Path, help="where updates are spooled; default: the system's temporary folder")
     parser.add_argument("--peak", nargs=2, type=int, metavar=("SITES", "VALUES"), help=argparse.SUPPRESS)
@@ -117,9 +117,9 @@ def main() -> None:
 
 
 def measure(name: str, asked: argparse.Namespace) -> Curve:
-    turns = min(asked.turns, 3) if asked.short else asked.turns
+    turns = min(asked.turns, 2) if asked.short else asked.turns
     known = {**{of: sizes for of, (_, sizes) in {**STEPS, **ROUNDS}.items()}, **dict.fromkeys(PLANS, PLANNED_ROUNDS)}
-    sizes = known[name][: -1 if asked.short else None]
+    sizes = known[name][: -1 if asked.short and name not in ROUNDS else None]
     clock = CLOCKS[asked.clock]
     if name in STEPS:
         return of_step(name, sizes, turns, asked.threads, clock)
@@ -142,7 +142,7 @@ def line(row: Mapping[str, object]) -> str:
 
 
 def of_step(name: str, sizes: Sequence[int], turns: int, threads: int, clock: Clock) -> Curve:
-    """All trainers are built first; a turn takes a step of each to fill its queue, and times the next one."""
+    """All trainers are built first; a turn takes two steps of each, which fill its queue, and times the third."""
     import torch
     from step import Shape, Step
 
@@ -161,8 +161,8 @@ def of_step(name: str, sizes: Sequence[int], turns: int, threads: int, clock: Cl
 
     def seconds(size: int) -> float:
         ends: list[float] = []
-        steps[size].take(2, lambda _: ends.append(clock()))
-        return ends[1] - ends[0]
+        steps[size].take(3, lambda _: ends.append(clock()))
+        return ends[2] - ends[1]
 
     for size in sizes:
         seconds(size)

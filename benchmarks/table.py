@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from quoted.figures import RUNS, Figure
 
 ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(__file__).resolve().parent
 OUT = ROOT / "outputs" / "bench"
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 HEAD = ("what is measured", "figure", "aim", "met", "benchmark, seconds")
@@ -95,20 +96,14 @@ def run_all(chosen: Sequence[str], limit_s: float) -> dict[str, Any]:
 
 def run(name: str, arguments: Sequence[str], limit_s: float) -> dict[str, Any] | str:
     """What the script found, or why it did not; its words stay in outputs/bench/NAME.log."""
-    log, script = OUT / f"{name}.log", Path(__file__).with_name(f"{name}.py")
-    kept = OUT / f"{name}.json"
+    log, out, kept = (OUT / f"{name}.{suffix}" for suffix in ("log", "out", "json"))
     kept.unlink(missing_ok=True)
-    with log.open("wb") as words:
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), "--json", *arguments]
+    with log.open("wb") as words, out.open("wb") as found:
         # In a session of its own, so that what a script has started ends with it.
-        process = subprocess.Popen(
-            [sys.executable, str(script), "--json", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=words,
-            cwd=ROOT,
-            start_new_session=True,
-        )
+        process = subprocess.Popen(command, stdout=found, stderr=words, cwd=ROOT, start_new_session=True)
         try:
-            out, _ = process.communicate(timeout=limit_s)
+            process.wait(limit_s)
         except subprocess.TimeoutExpired:
             return f"it took longer than {limit_s:g} s"
         finally:
@@ -117,11 +112,11 @@ def run(name: str, arguments: Sequence[str], limit_s: float) -> dict[str, Any] |
         last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         return f"exit status {process.returncode}; {last[:160] or 'it said nothing'}"
     try:
-        found: dict[str, Any] = json.loads(out)
+        report: dict[str, Any] = json.loads(out.read_bytes())
     except ValueError:
-        return f"it printed no JSON but {out[:80]!r}"
-    kept.write_bytes(out)
-    return found
+        return f"it printed no JSON but {out.read_bytes()[:80]!r}"
+    out.rename(kept)
+    return report
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -114,6 +114,7 @@ def curves(found: Found) -> list[Figure]:
         pairs = list(zip((row["slope"], row["last_slope"]), row["asked"], strict=True))
         value, asked = max(pairs, key=lambda pair: pair[0] - pair[1])
         said = f"{row['sizes'][0]:,} to {row['sizes'][-1]:,} {row['size']}"
+        said += f"; of a useful GFLOP {row['slope_per_gflop']:+.2f}" if "slope_per_gflop" in row else ""
         what = f"slope of {row['curve'].replace('_', ', ')}: {row['cost']}"
         rows.append(Figure(what=what, value=value, most=round(asked + TOLERANCE, 3), beside=said))
     return rows
