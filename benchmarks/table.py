@@ -50,6 +50,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.markdown:
         between(asked.markdown.read_text(encoding="utf-8"), "")
+    # What runs is ended, as it is at an interrupt.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
     kept = OUT / "table.json"
     report = json.loads(kept.read_text(encoding="utf-8")) if asked.kept else run_all(asked.only, asked.limit)
     if not asked.kept:

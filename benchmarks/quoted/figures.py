@@ -202,7 +202,7 @@ class Run:
 RUNS: Mapping[str, Run] = {
     "step": Run(("--shapes", "golden,mid,base", "--steps", "5"), step),
     "answering": Run(("--runs", "1", "--shapes", "small"), answering),
-    "startup": Run(("--runs", "2", "--models", "tiny,base"), startup),
+    "startup": Run(("--runs", "1", "--models", "tiny,base"), startup),
     "round": Run(("--rounds", "3"), round_),
     "curves": Run(("--short",), curves),
     "merge": Run(("--values", "50000000", "--runs", "3", "--peak-values", "10000000", "--peak-sites", "2,8,32"), merge),

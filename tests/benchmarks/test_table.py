@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -143,11 +144,40 @@ def test_what_a_script_has_started_ends_with_it(scripts, tmp_path):
     waits = f"while not os.path.exists({str(tmp_path / 'child')!r}): time.sleep(0.01)"
     scripts("step", f"import os, subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {child!r}])\n{waits}")
     assert "no JSON" in table.run("step", [], 30)
-    process = Path(f"/proc/{(tmp_path / 'child').read_text()}/stat")
-    deadline = time.monotonic() + 10
-    while process.exists() and process.read_text().rpartition(")")[2].split()[0] != "Z":
+    wait_for(lambda: gone(tmp_path / "child"))
+
+
+def test_a_table_that_is_ended_from_outside_ends_what_it_runs(tmp_path):
+    script = f"import os, time; open({str(tmp_path / 'child')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    (tmp_path / "secagg.py").write_text(script, encoding="utf-8")
+    folder, words = Path(table.__file__).parent, "'table.py', '--only', 'secagg'"
+    start = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(folder)!r})
+sys.argv = [{words}]
+import table
+table.SCRIPTS = table.OUT = Path({str(tmp_path)!r})
+table.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: (tmp_path / "child").is_file() and (tmp_path / "child").read_text())
+    process.terminate()
+    assert process.wait(30) == 1
+    wait_for(lambda: gone(tmp_path / "child"))
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def gone(child):
+    """Whether the process whose number is in that file has ended, its last trace or not."""
+    process = Path(f"/proc/{child.read_text()}/stat")
+    return not process.exists() or process.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_the_page_gets_the_table_between_its_comments_and_keeps_the_rest(scripts, tmp_path, monkeypatch, capsys):
