@@ -122,6 +122,9 @@ def curves(found: Found) -> list[Figure]:
 
 def merge(found: Found) -> list[Figure]:
     size = f"{found['values'] / 1e6:.0f} million values"
+    peaks = [cell for cell in found["cells"] if cell["metric"] == "peak_models"]
+    most = max(peaks, key=lambda cell: cell["value"])["factors"]
+    model = f"{most['rule']}, {most['sites']} sites, {4e-6 * most['values']:.0f} MB a model"
     return [
         Figure(what="merging, over Flower's mean", value=found["ratio_to_flower"], unit="x", least=4.0, beside=size),
         Figure(
@@ -130,7 +133,7 @@ def merge(found: Found) -> list[Figure]:
             unit="%",
             least=0.6,
         ),
-        Figure(what="memory at the peak of a merge, worst rule, in models", value=found["peak_models"]),
+        Figure(what="memory at the peak of a merge, worst rule, in models", value=found["peak_models"], beside=model),
     ]
 
 
