@@ -94,17 +94,17 @@ def main() -> None:
 
 
 class Records:
-    """The same random pairs at every step, in the device's memory; every token is a word."""
+    """The same random pairs at every step; every token is a word."""
 
     tokenizer = SimpleNamespace(cls_id=1, mask_id=2)
 
-    def __init__(self, recipe: Recipe, shape: Shape, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, shape: Shape) -> None:
         generator = torch.Generator().manual_seed(0)
         side = recipe.model.vision.image_size
         ids_BL = torch.randint(5, shape.vocabulary, (shape.batch, shape.tokens), generator=generator)
         image_BCHW = torch.randn(shape.batch, 3, side, side, generator=generator)
         caption_id_B = torch.arange(shape.batch)
-        self._pairs = PretrainBatch(image_BCHW, ids_BL, torch.ones_like(ids_BL), caption_id_B).to(device)
+        self._pairs = PretrainBatch(image_BCHW, ids_BL, torch.ones_like(ids_BL), caption_id_B)
 
     def batches(self, batch_size: int, seed: int, start_step: int = 0):
         """Without end."""
@@ -129,7 +129,7 @@ class Step:
         self.recipe = recipe = load(RunConfig, compose("run", overrides)).recipe
         self.shape, self.device = shape, device
         self._trainer = Pretrainer(build_model(recipe.model, 0), recipe, device, precision)
-        self._records = Records(recipe, shape, device)
+        self._records = Records(recipe, shape)
 
     def take(self, steps: int, after) -> None:
         """Take that many steps of one round; `after` is called with the seconds of each."""

@@ -17,8 +17,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -50,10 +50,9 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.markdown:
         between(asked.markdown.read_text(encoding="utf-8"), "")
-    # What runs is ended, as it is at an interrupt.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
     kept = OUT / "table.json"
-    report = json.loads(kept.read_text(encoding="utf-8")) if asked.kept else run_all(asked.only, asked.limit)
+    with ended_from_outside():
+        report = json.loads(kept.read_text(encoding="utf-8")) if asked.kept else run_all(asked.only, asked.limit)
     if not asked.kept:
         kept.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if asked.markdown:
@@ -119,6 +118,16 @@ def run(name: str, arguments: Sequence[str], limit_s: float) -> dict[str, Any] |
         return f"it printed no JSON but {out.read_bytes()[:80]!r}"
     out.rename(kept)
     return report
+
+
+@contextmanager
+def ended_from_outside() -> Iterator[None]:
+    """What runs is ended by SIGTERM too, as it is by an interrupt."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

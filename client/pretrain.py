@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -77,11 +78,14 @@ def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]
             total_steps=order.total_steps,
             seed=site.seed(order.seed),
         )
-    after = as_numpy(shared_weights(model))
-    state.keep_private_weights(order.round, trainer.state_dict())
-    difference = {name: after[name] - before[name] for name in schema.names}
-    update = packed_update(Codec.of(order.codec), trainer, difference, schema)
-    return Sent(arrays=encoded(order, update, state), metrics=result.losses)
+    # The disk takes its time over moments twice the model's size; the update is made meanwhile.
+    with ThreadPoolExecutor(1) as writer:
+        kept = writer.submit(state.keep_private_weights, order.round, trainer.state_dict())
+        after = as_numpy(shared_weights(model))
+        difference = {name: after[name] - before[name] for name in schema.names}
+        arrays = encoded(order, packed_update(Codec.of(order.codec), trainer, difference, schema), state)
+        kept.result()
+    return Sent(arrays=arrays, metrics=result.losses)
 
 
 def packed_update(codec: Codec, trainer: Pretrainer, difference: Arrays, schema: WeightSchema) -> Arrays:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
+from torch import Tensor
 
 from mumc_model.errors import DeviceError
 
@@ -23,6 +24,9 @@ def choose_device(name: str) -> torch.device:
         raise DeviceError(
             f"the device {name!r} is not here; set device to auto or cpu, or install a torch that knows it"
         ) from error
+    if device.type not in ("cpu", "cuda"):
+        # Fused AdamW takes the factor of clipped gradients on these two alone; on a Mac's it is lost without a word.
+        raise DeviceError(f"nothing has been tried on the device {name!r}; set device to auto, cpu or cuda")
     return device
 
 
@@ -59,6 +63,13 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise DeviceError("this accelerator cannot compute in bf16; set precision to fp32")
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device. What a CPU sends to an accelerator it sends from pinned memory, and does not wait."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mumc_model.device import sent
 from mumc_model.errors import ConfigError
 
 IGNORED = -100
@@ -77,7 +78,7 @@ class Draws:
         """
         noise_BB = torch.empty(weights_BB.shape).exponential_(generator=self.generator)
         # A diverged model is told by its loss, not by a failing draw.
-        return (weights_BB.float().nan_to_num(1.0) / noise_BB.to(weights_BB.device, non_blocking=True)).argmax(dim=1)
+        return (weights_BB.float().nan_to_num(1.0) / sent(noise_BB, weights_BB.device)).argmax(dim=1)
 
 
 def negative_weights(logits_BB: Tensor, equal_BB: Tensor | None = None) -> Tensor:

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Names of glibc's settings in malloc.h."""
-_GLIBC_TRIM, _GLIBC_MMAPS = 128 << 10, 65_536
-"""Its own values."""
+_GLIBC_TRIM, _GLIBC_THRESHOLD, _GLIBC_MMAPS = 64 << 20, 32 << 20, 65_536
+"""What glibc's own come to, once a process has used large blocks; it no longer adjusts what was set."""
 _NEVER = (1 << 31) - 1
 
 
@@ -18,7 +18,8 @@ def reused_memory() -> Iterator[None]:
 
     A step frees all its large tensors, and C's library hands those of some megabytes back to the system at once. The
     next step gets them anew page by page, zeroed by the kernel, which at a vocabulary's size takes longer than the
-    arithmetic. Where the library is not glibc nothing happens.
+    arithmetic. Where the library is not glibc nothing happens. Settings of the environment (`MALLOC_...`) hold until
+    the first block.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not all(hasattr(library, name) for name in ("mallopt", "malloc_trim")):
@@ -30,5 +31,6 @@ def reused_memory() -> Iterator[None]:
         yield
     finally:
         library.mallopt(_MMAP_MAX, _GLIBC_MMAPS)
+        library.mallopt(_MMAP_THRESHOLD, _GLIBC_THRESHOLD)
         library.mallopt(_TRIM_THRESHOLD, _GLIBC_TRIM)
         library.malloc_trim(0)

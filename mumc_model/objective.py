@@ -19,6 +19,7 @@ from mumc_model import losses
 from mumc_model.config import ObjectiveConfig
 from mumc_model.contrast import Contrast, Tensors
 from mumc_model.data.collate import PretrainBatch
+from mumc_model.device import sent
 from mumc_model.errors import ConfigError
 from mumc_model.masking import IGNORED, Draws, dropped_patches, negative_weights
 from mumc_model.model import MumcModel, at_least_single
@@ -62,8 +63,8 @@ class MaskedTexts:
         labels = labels_BL.gather(1, at_BQ).flatten()
         chosen_M = (labels != IGNORED).nonzero()[:, 0]
         share = len(chosen_M) / max(1, int((labels_WL != IGNORED).sum()))
-        ids_BL, at_BQ, labels_M = ids_BL.to(device), at_BQ.to(device), labels[chosen_M].to(device)
-        return MaskedTexts(ids_BL=ids_BL, at_BQ=at_BQ, chosen_M=chosen_M.to(device), labels_M=labels_M, share=share)
+        tensors = {"ids_BL": ids_BL, "at_BQ": at_BQ, "chosen_M": chosen_M, "labels_M": labels[chosen_M]}
+        return MaskedTexts(**{name: sent(tensor, device) for name, tensor in tensors.items()}, share=share)
 
     def take(self, hidden_BQD: Tensor) -> Tensor:
         """The states MD of the masked tokens, in the order of the labels."""
@@ -140,8 +141,8 @@ class PretrainObjective:
         self.config, self.mim_decoder, self.ranks = config, mim_decoder, ranks
         # Masked tokens give the whole vocabulary a gradient, to which looking words up need only add some rows. Torch
         # finds those that are no padding by asking the device, so an accelerator adds them all.
-        on_cpu = model.temp.device.type == "cpu"
-        model.text_encoder.bert.embeddings.word_embeddings.sparse = on_cpu and bool(config.mlm)
+        words, scores = model.text_encoder.bert.embeddings.word_embeddings, model.text_encoder.cls.predictions.decoder
+        words.sparse = bool(config.mlm) and scores.weight is words.weight and words.weight.device.type == "cpu"
         self._contrasts = bool(config.mcl or config.ucl)
         self._reads_texts = self._contrasts or bool(config.itm)
 
@@ -190,7 +191,8 @@ class PretrainObjective:
 
     def _keep_patches(self, batch: DealtBatch, draws: Draws) -> Tensor:
         patches = self.model.config.vision.patches
-        return draws.keep_patches(len(batch.texts), patches, self.config.patch_drop)[batch.own].to(batch.device)
+        keep_WK = draws.keep_patches(len(batch.texts), patches, self.config.patch_drop)
+        return sent(keep_WK[batch.own], batch.device)
 
     def _student(self, batch: DealtBatch, draws: Draws, masked: MaskedTexts | None) -> tuple[View, Tensor | None]:
         """The student's view, and the states TLD of the texts (plain ones first, then masked ones) from one pass."""
@@ -301,7 +303,7 @@ class PretrainObjective:
         trace["itm_weights_i2t"] = negative_weights(logits_WW, equal_WW)
         image_for_text_W = draws.negatives(trace["itm_weights_t2i"])
         text_for_image_W = draws.negatives(trace["itm_weights_i2t"])
-        return image_for_text_W[batch.own].to(batch.device), text_for_image_W[batch.own].to(batch.device)
+        return sent(image_for_text_W[batch.own], batch.device), sent(text_for_image_W[batch.own], batch.device)
 
     def _match(self, fused_XQD: Tensor, trace: Tensors) -> Tensor:
         trace["itm_cls"] = fused_XQD[:, 0]

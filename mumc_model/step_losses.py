@@ -27,9 +27,11 @@ class _Reading:
         values = torch.stack([loss.detach() for loss in losses.values()])
         if values.device.type != "cuda":
             return _Reading(step, tuple(losses), values, None)
-        on_cpu = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
+        # The event belongs to the current device, which need not be the one that computes.
+        with torch.cuda.device(values.device):
+            on_cpu = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
         return _Reading(step, tuple(losses), on_cpu, arrived)
 
     def numbers(self) -> dict[str, float]:

@@ -27,7 +27,7 @@ from mumc_model.vision import VisionEncoder, resize_pos_embed
 COMPAT_KEPT = 128
 """Candidates that the paper's code weighs."""
 _BLOCK_ROWS = 1024
-"""Nodes, over all questions, that the decoder reads at once while ranking; a tree that is larger is read alone."""
+"""Nodes, over all questions, that the decoder reads at once; a longer list is read a question at a time."""
 _BLOCK_LOGITS = 1 << 26
 """Logits held at once while ranking."""
 _CACHED_LOGITS = 1 << 20

@@ -86,4 +86,6 @@ class Prefetcher(Iterator[Batch]):
 
 
 def _pinned(batch: Batch) -> Batch:
-    return replace(batch, **{field.name: getattr(batch, field.name).pin_memory() for field in fields(batch)})
+    tensors = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    on_cpu = {name: tensor.pin_memory() for name, tensor in tensors.items() if tensor.device.type == "cpu"}
+    return replace(batch, **on_cpu)

@@ -194,3 +194,14 @@ def test_an_active_loss_without_its_part_is_refused(small_config):
     flat = build_model(replace(small_config, text=replace(small_config.text, fusion_layers=0)), 0)
     with pytest.raises(ConfigError, match="need fusion layers"):
         PretrainObjective(flat, None, None, ObjectiveConfig(**only("itm")))
+
+
+def test_words_looked_up_have_a_whole_gradient_where_the_head_has_words_of_its_own(small_config, captioned):
+    model = build_model(small_config, 0)
+    head = model.text_encoder.cls.predictions.decoder
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    subject = PretrainObjective(model, Teacher(model), None, ObjectiveConfig(mlm_probability=0.4))
+    subject(captioned(), draws(), 0.4).total.backward()
+    gradient = model.text_encoder.bert.embeddings.word_embeddings.weight.grad
+    assert gradient.layout == torch.strided
+    assert gradient.any()
