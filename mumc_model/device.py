@@ -39,7 +39,7 @@ def choose_devices(name: str, processes: int) -> tuple[torch.device, ...]:
     device = choose_device(name)
     if processes == 1 or device.type == "cpu":
         return (device,) * processes
-    if device.type != "cuda" or device.index is not None:
+    if device.index is not None:
         raise DeviceError(
             f"{processes} processes cannot train on {name!r}, which is one device; set device to cuda, and choose "
             "among several GPUs by the environment variable CUDA_VISIBLE_DEVICES"
