@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from client.config import SiteConfig
 from client.ranks import SiteRanks
@@ -110,9 +111,10 @@ def test_a_process_that_cannot_start_is_told_with_its_own_words_and_old_meeting_
 def test_a_device_for_each_process_is_one_gpu_after_another_or_the_cpu_and_a_single_one_is_refused(monkeypatch):
     with pytest.raises(DeviceError, match="nothing has been tried on the device 'meta'"):
         choose_devices("meta", 2)
-    with monkeypatch.context() as one_gpu, pytest.raises(DeviceError, match="set device to cuda"):
-        one_gpu.setattr("mumc_model.device.choose_device", torch.device)
-        choose_devices("cuda:1", 2)
+    with monkeypatch.context() as two_gpus:
+        two_gpus.setattr("mumc_model.device.choose_device", torch.device)
+        with pytest.raises(DeviceError, match="set device to cuda"):
+            choose_devices("cuda:1", 2)
     assert list(map(str, choose_devices("cpu", 3))) == ["cpu"] * 3
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
