@@ -147,7 +147,7 @@ def evaluate(
     Encoders that were not fine-tuned are asked zero-shot, and for retrieval between images and captions.
     """
     from client.site import open_folder
-    from client.vqa import OWN_MODEL, evaluate_here, retrieve_here, write_evaluation
+    from client.vqa import OWN_MODEL, evaluate_here, keep_answers, retrieve_here, write_evaluation
     from mumc_model.scorecard_text import to_console
 
     console, folder = Console(), model or site / OWN_MODEL
@@ -157,6 +157,7 @@ def evaluate(
         console.print(found, highlight=False)
     if not any(row.split == split for row in opened.data.vqa) and found is not None:
         return
+    out = out or site / "state" / "evaluation"
     with _progress(console) as progress:
         task = progress.add_task("answering", total=None)
         card = evaluate_here(
@@ -168,8 +169,8 @@ def evaluate(
             split=split,
             on_start=lambda answers: progress.update(task, total=answers),
             on_answered=lambda answers: progress.advance(task, answers),
+            on_rows=lambda rows: keep_answers(rows, out),
         )
-    out = out or site / "state" / "evaluation"
     write_evaluation(card, out, f"Evaluation at {opened.config.name}")
     to_console(card, console)
     console.print(f"report: {out / 'evaluation.md'}", highlight=False, soft_wrap=True)

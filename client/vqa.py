@@ -35,6 +35,8 @@ from mumc_model.zero_shot import Matcher, match_questions
 
 OWN_MODEL = "state/vqa"
 """Where a site's own fine-tuning keeps its model."""
+ANSWERS = "answers.jsonl"
+"""Beside an evaluation: every answered question of it, for the site's own eyes and for pairing two evaluations."""
 VIEWS: tuple[tuple[str, View], ...] = (("blank_image", "blank"), ("shuffled_image", "shuffled"))
 
 
@@ -82,7 +84,7 @@ def finetune_here(
         model=result.model, tokenizer=tokenizer, texts=result.candidates.texts, calibration=result.calibration
     )
     facts = {"started from": read_config(model_folder).get("facts", {}).get("run", "a model folder")}
-    facts |= {"training questions": len(data.train), "answers": len(answerer.texts), "selection": result.selection}
+    facts |= {"training questions": result.examples, "answers": len(answerer.texts), "selection": result.selection}
     answerer.save(out, facts)
     return result
 
@@ -97,10 +99,12 @@ def evaluate_here(
     split: str = "test",
     on_start: Callable[[int], None] = lambda answers: None,
     on_answered: OnAnswered | None = None,
+    on_rows: Callable[[Sequence[AnswerRow]], None] = lambda rows: None,
 ) -> Card:
     """Every question of a split answered once, with the image, without it and with another one; the numbers.
 
-    `on_start` is called with the number of answers that there will be, `on_answered` with those just given.
+    `on_start` is called with the number of answers that there will be, `on_answered` with those just given, `on_rows`
+    with all that were given with the image.
 
     Raises:
         ConfigError: the model cannot answer by this method.
@@ -110,6 +114,7 @@ def evaluate_here(
     answers = _examiner(site, model_folder, method, normaliser, scoring, split)
     on_start(len(answers.samples) * (1 + len(VIEWS)))
     rows = answers.look("real", on_answered)
+    on_rows(rows)
     found = Evaluated(
         rows=rows,
         asked=[row for row in site.data.vqa if row.split == split],
@@ -140,6 +145,12 @@ def write_evaluation(card: Card, folder: Path, title: str) -> None:
     write_atomically(folder / "evaluation.json", (text + "\n").encode())
     write_atomically(folder / "evaluation.md", to_markdown(card, title).encode())
     draw(card, folder / "evaluation.svg")
+
+
+def keep_answers(rows: Sequence[AnswerRow], folder: Path) -> None:
+    """Keep every answered question beside an evaluation; they are about patients and never leave the site."""
+    lines = [json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows]
+    write_atomically(folder / ANSWERS, "".join(lines).encode())
 
 
 def ask_here(
