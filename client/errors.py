@@ -13,3 +13,7 @@ class GateError(MumcError):
 
 class SiteError(MumcError):
     """The site is not set up for what it is to do; the message says what to run."""
+
+
+class PageError(MumcError):
+    """A page cannot be served as it was asked for, or what was typed into it cannot be used."""

@@ -1,0 +1,93 @@
+"""A page, served: on loopback unless there are a login and TLS, without a word to anyone else."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from client.errors import PageError
+from client.ui.address import Address
+from client.ui.users import Users, add_user
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+LOGIN = "This page belongs to one site. Your name stands in its log with everything you do here."
+
+
+def open_page(build: "Callable[[], gr.Blocks]", address: Address, add: str = "") -> None:
+    """Serve the page that `build` makes until it is interrupted; or add a user to its file and end.
+
+    Raises:
+        PageError: Gradio is not installed, the address cannot be had, or its files cannot be used.
+    """
+    if add:
+        _ask_and_add(address.users, add)
+        return
+    users = None if address.users is None else Users(address.users)
+    _keep_quiet()
+    with address.listen() as listening, tempfile.TemporaryDirectory(prefix="fedmumc-page-") as scratch:
+        # Uploaded studies lie there, for their owner alone, and are gone when the page is.
+        os.environ["GRADIO_TEMP_DIR"] = scratch
+        _serve(build, address, listening.getsockname()[1], users, listening.fileno())
+
+
+def _serve(build: "Callable[[], gr.Blocks]", address: Address, port: int, users: Users | None, descriptor: int) -> None:
+    try:
+        import fastapi
+        import gradio as gr
+        import uvicorn
+    except ImportError:
+        raise PageError("the pages need Gradio, which is not installed; run: pip install 'fedmumc[ui]'") from None
+    from client.ui.door import Door
+    from client.ui.look import CSS, THEME
+
+    blocks = build()
+    page = gr.mount_gradio_app(
+        fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        blocks,
+        path="/",
+        server_name=address.host,
+        server_port=port,
+        auth=None if users is None else users.check,
+        auth_message=LOGIN,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        footer_links=[],
+        max_file_size="64mb",
+        theme=THEME,
+        css=CSS,
+    )
+    config = uvicorn.Config(
+        Door(page, address, port),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=None if address.certificate_key is None else str(address.certificate_key),
+        timeout_graceful_shutdown=2,
+    )
+    typer.echo(f"{blocks.title}: {address.url(port)}\nCtrl-C ends it")
+    config.fd = descriptor
+    uvicorn.Server(config).run()
+
+
+def _keep_quiet() -> None:
+    """Gradio and what it brings along phone home unless they are told not to, when they are imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _ask_and_add(path: Path | None, name: str) -> None:
+    if path is None:
+        raise PageError("--add-user needs the file that the user goes to; give --users FILE")
+    password = typer.prompt(f"password of {name}", hide_input=True, confirmation_prompt=True, err=True)
+    add_user(path, name, password)
+    typer.echo(f"{name} may log in; the file is {path}")
