@@ -51,7 +51,7 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
         from client.privacy.finetune import finetune_privately
 
         return finetune_privately(order, recipe, base, site)
-    model, _, _ = merged_model(order, base, recipe, site)
+    model, _ = merged_model(order, base, recipe, site)
     if state.is_uncharged(order):
         state.note_uncharged(order)
     private = state.private_weights(before_round=order.round, charged=recipe.privacy.on)
@@ -80,7 +80,7 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     metrics = {"loss": result.loss} | accuracies(rows, smallest)
     if result.validation_accuracy is not None and len(data.val) >= smallest:
         metrics["validation_accuracy"] = result.validation_accuracy
-    return _report(order, site, recipe, len(data.train) if len(data.train) >= smallest else 0, metrics)
+    return _report(order, site, recipe, result.examples if result.examples >= smallest else 0, metrics)
 
 
 def evaluate_vqa(order: Order, site: Site) -> Report:

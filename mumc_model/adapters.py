@@ -8,35 +8,41 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mumc_model.model import MumcModel
 from mumc_model.privacy import AdapterConfig
 
 TARGETS = ("qkv", "proj", "fc1", "fc2", "query", "key", "value", "dense")
 """Linear layers of timm's blocks and of BERT's that get an adapter."""
 HEADS = ("vision_proj.", "text_proj.", "itm_head.")
-"""Small parts that learn beside the adapters."""
-ADAPTED = tuple(
-    f"{place}.*.{layer}.weight" for place in ("visual_encoder.blocks", "text_encoder.bert.encoder") for layer in TARGETS
-)
+"""Small parts that learn beside the adapters in pre-training."""
+ENCODERS = ("visual_encoder.blocks", "text_encoder.bert.encoder")
+"""Where the adapters are."""
+ADAPTED = tuple(f"{place}.*.{layer}.weight" for place in ENCODERS for layer in TARGETS)
 """Patterns of the names of the matrices that change by the product of an adapter."""
 
 
 class Adapters:
-    """The adapters of one model, for one round."""
+    """The adapters of one model, for one round or one fine-tuning."""
 
-    def __init__(self, model: MumcModel, settings: AdapterConfig) -> None:
-        """Freeze the encoders and put adapters into them; what they add is 0 at first."""
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: AdapterConfig,
+        *,
+        beside: tuple[str, ...] = HEADS,
+        places: tuple[str, ...] = ENCODERS,
+    ) -> None:
+        """Freeze the model and put adapters into `places`; what they add is 0 at first, and `beside` learns with them."""
         # peft takes seconds to import, and only this preset needs it.
         from peft import LoraConfig, inject_adapter_in_model
 
         self._model = model
         model.requires_grad_(False)
         config = LoraConfig(
-            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=_targets(model)
+            r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=_targets(model, places)
         )
         inject_adapter_in_model(config, model)
         for name, weight in model.named_parameters():
-            weight.requires_grad_(".lora_" in name or name.startswith(HEADS))
+            weight.requires_grad_(".lora_" in name or name.startswith(beside))
 
     @torch.no_grad()
     def restart(self, generator: torch.Generator) -> None:
@@ -71,12 +77,10 @@ class Adapters:
         return factors
 
 
-def _targets(model: MumcModel) -> list[str]:
-    """Names of the encoders' linear layers that learn through adapters."""
+def _targets(model: nn.Module, places: tuple[str, ...] = ENCODERS) -> list[str]:
+    """Names of the linear layers that learn through adapters."""
     return [
         name
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear)
-        and name.startswith(("visual_encoder.blocks", "text_encoder.bert."))
-        and name.rsplit(".", 1)[-1] in TARGETS
+        if isinstance(layer, nn.Linear) and name.startswith(places) and name.rsplit(".", 1)[-1] in TARGETS
     ]

@@ -269,6 +269,11 @@ class FinetuneConfig:
     momentum: float = 0.995
     freeze: Literal["none", "vision", "encoders"] = "none"
     """What keeps the merged weights: nothing, the image encoder, or both encoders."""
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    """With a rank, low-rank adapters learn in place of the encoders that are not frozen, beside the whole decoder. They
+    are folded into the weights at the end, so the model is as any other."""
+    examples: int = 0
+    """Training questions to learn from, drawn image by image; 0 takes all. Answers are those of all training questions."""
     select_every: int = 50
     """Steps between looks at the validation split; the best look is kept."""
     select_on: Literal["val", "test"] = "val"
@@ -276,11 +281,16 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts and shares outside their range."""
-        _require_at_least(0, "finetune", self, "steps", "image_size", "decoder_layers")
+        _require_at_least(0, "finetune", self, "steps", "image_size", "decoder_layers", "examples")
         _require_at_least(1, "finetune", self, "batch_size", "select_every")
         _require_at_least(3, "finetune", self, "question_tokens", "answer_tokens")
         for name in ("distill", "momentum"):
             _require_share(f"finetune.{name}", getattr(self, name))
+        _require(
+            not self.adapters.rank or self.freeze != "encoders",
+            f"finetune.adapters.rank is {self.adapters.rank} and finetune.freeze=encoders, so there is nothing to adapt; "
+            "set freeze to none or vision, or the rank to 0",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,4 +314,9 @@ class Recipe:
             not (self.privacy.on and self.pretrain.adapters.rank),
             f"privacy is on and pretrain.adapters.rank is {self.pretrain.adapters.rank}, which a private step does not "
             "know; set it to 0, and privacy.adapters.rank in its place",
+        )
+        _require(
+            not (self.privacy.releases_metrics and (self.finetune.adapters.rank or self.finetune.examples)),
+            "privacy.finetune.release is metrics, and private fine-tuning knows neither finetune.adapters nor "
+            "finetune.examples; set both to 0",
         )

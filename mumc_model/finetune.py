@@ -12,6 +12,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from mumc_model.adapters import ENCODERS, Adapters
 from mumc_model.answering import answer_rows, rank_questions, right_candidates
 from mumc_model.calibration import Calibration, calibrate
 from mumc_model.candidates import Candidates, candidate_answers
@@ -19,6 +20,7 @@ from mumc_model.config import FinetuneConfig, Recipe
 from mumc_model.data.prefetch import Prefetcher
 from mumc_model.data.records import SiteData
 from mumc_model.data.samples import VqaSamples
+from mumc_model.data.shuffling import seeded
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.device import autocast, own_randomness
 from mumc_model.lesson import Lesson, LessonBatch, deal
@@ -29,6 +31,9 @@ from mumc_model.schedule import learning_rate
 from mumc_model.step_losses import LossReader
 from mumc_model.views import ImageTokens
 from mumc_model.vqa import VqaModel
+
+_ADAPTERS = 4
+"""Keeps the draw of adapters apart from those of batches and of few questions."""
 
 OnStep = Callable[[int, float], None]
 """Called with the number of steps done and the step's loss in nats an example."""
@@ -57,6 +62,8 @@ class FinetuneResult:
 
     model: VqaModel
     candidates: Candidates
+    examples: int
+    """Training questions that it learned from."""
     validation_accuracy: float | None
     """Of the step that was kept; None where the site has no validation questions, and the last step was kept."""
     best_step: int
@@ -84,8 +91,8 @@ def finetune(
 ) -> FinetuneResult:
     """A model that answers the site's questions; the pre-trained model is left as it was.
 
-    The answers it can give are those of the training questions. Images are augmented only where their encoder learns.
-    The test split is not read.
+    The answers it can give are those of the training questions, whether it learns from all of them or only from
+    `finetune.examples`. Images are augmented only where their encoder learns. The test split is not read.
 
     Raises:
         DataError: there are no training questions.
@@ -97,16 +104,21 @@ def finetune(
     candidates = candidate_answers(data.train.answers, tokenizer, config.answer_tokens).to(device)
     vqa = VqaModel.of_encoders(model, config).to(device)
     vqa.freeze(config.freeze)
-    batches = Prefetcher(deal(data.train, tokenizer, config, seed), device)
+    adapters = _adapters(vqa, config, seed)
+    train = data.train.few(config.examples, seed) if config.examples else data.train
+    batches = Prefetcher(deal(train, tokenizer, config, seed), device)
     with reused_memory(), batches, own_randomness(device, seed):
-        lesson = Lesson(vqa, data.train, config, device, precision)
+        lesson = Lesson(vqa, train, config, device, precision)
         chosen_by = data.test if config.select_on == "test" else data.val
         selection = _Selection(vqa, candidates, chosen_by, device, precision, keep_tokens=config.freeze != "none")
         recent = _learn(vqa, lesson, batches, config, selection, on_step)
     selection.restore_best()
+    if adapters:
+        adapters.fold()
     return FinetuneResult(
         model=vqa.eval(),
         candidates=candidates,
+        examples=len(train),
         validation_accuracy=selection.best_accuracy,
         best_step=selection.best_step or config.steps,
         looks=tuple(selection.looks),
@@ -115,6 +127,18 @@ def finetune(
         loss=fmean(recent) if recent else float("nan"),
         seconds=time.perf_counter() - started,
     )
+
+
+def _adapters(model: VqaModel, config: FinetuneConfig, seed: int) -> Adapters | None:
+    """Adapters in the encoders that are not frozen; the decoder learns as a whole."""
+    if not config.adapters.rank:
+        return None
+    places = ENCODERS if config.freeze == "none" else ENCODERS[1:]
+    # peft draws factors from the process's own randomness; they are drawn anew from the seed.
+    with torch.random.fork_rng(devices=[]):
+        adapters = Adapters(model, config.adapters, beside=("text_decoder.",), places=places)
+    adapters.restart(seeded(seed, _ADAPTERS))
+    return adapters
 
 
 def _rule(config: FinetuneConfig, looks: int, questions: int) -> str:

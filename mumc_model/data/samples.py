@@ -3,6 +3,7 @@
 Dimensions: N questions, I images, B questions of a batch, C channels, H height, W width in pixels, L tokens.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,10 @@ from mumc_model.data.shuffling import seeded, shuffled
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import Augmentation, augment, normalise
 from mumc_model.errors import DataError
+
+
+_FEW = 3
+"""Keeps the draw of few questions apart from those of batches."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,23 @@ class VqaSamples:
     def __len__(self) -> int:
         """Questions."""
         return len(self.questions)
+
+    def few(self, count: int, seed: int) -> "VqaSamples":
+        """So many of the questions, in their order; all where there are no more.
+
+        Images are drawn with all their questions, and the last one gives as many as are missing. By one seed a larger
+        number holds the questions of a smaller one.
+        """
+        place_I = torch.randperm(len(self.unique_image_keys), generator=seeded(seed, _FEW)).argsort()
+        index_B = place_I[self.image_of_N].argsort(stable=True)[:count].sort().values
+        chosen, rows = copy.copy(self), index_B.tolist()
+        for name in ("questions", "answers", "answer_types", "question_types", "patient_ids", "labels", "image_keys"):
+            setattr(chosen, name, tuple(getattr(self, name)[row] for row in rows))
+        chosen.ids_NL, chosen.mask_NL = self.ids_NL[index_B], self.mask_NL[index_B]
+        image_I, chosen.image_of_N = self.image_of_N[index_B].unique(return_inverse=True)
+        chosen.unique_image_keys = tuple(self.unique_image_keys[image] for image in image_I.tolist())
+        chosen._row_I = self._row_I[image_I]
+        return chosen
 
     def batches(
         self, batch_size: int, seed: int, start_step: int = 0, augmentation: Augmentation | None = None

@@ -1,10 +1,12 @@
 from dataclasses import replace
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from mumc_model.adapters import ADAPTED
 from mumc_model.answering import answer_questions, rank_questions
 from mumc_model.checkpoint import load_weights, save_weights
 from mumc_model.config import FinetuneConfig, ModelConfig, OptimizerConfig, Recipe, TextConfig, VisionConfig
@@ -12,10 +14,11 @@ from mumc_model.data.records import read_site
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.site_writer import SiteWriter
 from mumc_model.data.tokenizer import Tokenizer
-from mumc_model.errors import DataError, DivergedError
+from mumc_model.errors import ConfigError, DataError, DivergedError
 from mumc_model.evaluate import score
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.model import build_model
+from mumc_model.privacy import AdapterConfig, PrivacyConfig, PrivateFinetuneConfig
 from mumc_model.views import ImageTokens
 from mumc_model.vqa import VqaModel
 
@@ -103,6 +106,92 @@ def test_what_is_frozen_keeps_the_merged_weights_and_the_rest_moves(data, freeze
     }
     frozen = {"none": set(), "vision": {"visual_encoder"}, "encoders": {"visual_encoder", "text_encoder"}}[freeze]
     assert parts == {"visual_encoder", "text_encoder", "text_decoder"} - frozen
+
+
+@pytest.mark.parametrize("freeze", ["none", "vision"])
+def test_adapters_change_the_encoders_matrices_by_their_rank_and_nothing_else_of_them(data, freeze):
+    result = tuned(data, steps=3, freeze=freeze, adapters=AdapterConfig(rank=2))
+    start = VqaModel.of_encoders(build_model(CONFIG, 0), RECIPE.finetune).weights()
+    found = result.model.weights()
+    assert found.keys() == start.keys()
+    moved = {name for name, weight in found.items() if not torch.equal(weight, start[name])}
+    encoders = {name for name in moved if not name.startswith("text_decoder.")}
+    expected = {name for name in start if any(fnmatch(name, pattern) for pattern in ADAPTED)}
+    expected = {name for name in expected if freeze == "none" or name.startswith("text_encoder.")}
+    assert encoders == expected
+    for name in encoders:
+        assert torch.linalg.matrix_rank(found[name] - start[name], rtol=1e-3) <= 2, name
+    assert moved > encoders
+
+
+def test_a_model_with_folded_adapters_answers_as_it_did_when_it_was_chosen_and_is_saved_as_any_other(data, tmp_path):
+    result = tuned(data, steps=40, adapters=AdapterConfig(rank=4))
+    assert accuracy(result, data.val) == result.validation_accuracy
+    result.model.save_pretrained(tmp_path, tokenizer=TOKENIZER, facts={})
+    again = VqaModel.from_pretrained(tmp_path).weights()
+    assert all(torch.equal(weight, again[name]) for name, weight in result.model.weights().items())
+
+
+def test_adapters_learn_what_only_the_image_answers(data):
+    result = tuned(data, steps=60, adapters=AdapterConfig(rank=4))
+    metrics = score(answer_questions(result.model, result.candidates, data.test, device=CPU))
+    assert metrics["by_question_type"]["light"]["accuracy"] == 1.0
+
+
+def test_adapters_are_drawn_from_the_seed_and_leave_the_process_s_random_state(data):
+    state = torch.get_rng_state()
+    first, again = (tuned(data, steps=2, adapters=AdapterConfig(rank=2)).model.weights() for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(weight, again[name]) for name, weight in first.items())
+
+
+def test_adapters_of_frozen_encoders_are_refused():
+    with pytest.raises(ConfigError, match="nothing to adapt"):
+        replace(RECIPE.finetune, freeze="encoders", adapters=AdapterConfig(rank=2))
+
+
+@pytest.mark.parametrize("options", [{"adapters": AdapterConfig(rank=2)}, {"examples": 8}])
+def test_private_fine_tuning_refuses_what_it_would_ignore(options):
+    privacy = PrivacyConfig(unit="patient", finetune=PrivateFinetuneConfig(release="metrics"))
+    with pytest.raises(ConfigError, match=r"knows neither finetune\.adapters nor finetune\.examples"):
+        replace(RECIPE, privacy=privacy, finetune=replace(RECIPE.finetune, **options))
+
+
+def test_few_questions_are_whole_images_and_a_larger_draw_holds_the_smaller(data):
+    draws = {count: data.train.few(count, seed=5) for count in (4, 7, 16, 400)}
+    for count, few in draws.items():
+        assert len(few) == min(count, len(data.train))
+        assert len(few.unique_image_keys) == -(-len(few) // 2)
+        rows = list(zip(few.image_keys, few.questions, few.answers, strict=True))
+        whole = list(zip(data.train.image_keys, data.train.questions, data.train.answers, strict=True))
+        assert rows == [row for row in whole if row in rows]
+        assert [few.unique_image_keys[image] for image in few.image_of_N.tolist()] == list(few.image_keys)
+    keys = [set(few.image_keys) for few in draws.values()]
+    assert keys[0] < keys[1] < keys[2] < keys[3]
+    assert set(data.train.few(4, seed=6).image_keys) != keys[0]
+
+
+def test_few_questions_show_the_images_and_words_that_they_have_among_all(data):
+    few, place = data.train.few(6, seed=1), {key: i for i, key in enumerate(data.train.unique_image_keys)}
+    of_all = torch.tensor([place[key] for key in few.unique_image_keys])
+    assert torch.equal(few.images(torch.arange(3)), data.train.images(of_all))
+    for row, (key, question) in enumerate(zip(few.image_keys, few.questions, strict=True)):
+        (among,) = (
+            i for i in range(len(data.train)) if (data.train.image_keys[i], data.train.questions[i]) == (key, question)
+        )
+        assert torch.equal(few.ids_NL[row], data.train.ids_NL[among])
+
+
+def test_only_the_drawn_examples_are_learned_from_and_all_training_answers_can_be_given(data):
+    few = data.train.few(4, seed=0)
+    result = tuned(data, steps=40, examples=4)
+    assert (result.examples, set(result.candidates.texts)) == (4, set(data.train.answers))
+    rows = answer_questions(result.model, result.candidates, few, device=CPU)
+    assert all(row.correct for row in rows)
+    drawn = finetune(
+        build_model(CONFIG, 0), replace(data, train=few), TOKENIZER, RECIPE, device=CPU, seed=0
+    ).model.weights()
+    assert all(torch.equal(weight, drawn[name]) for name, weight in result.model.weights().items())
 
 
 def test_the_pretrained_model_is_left_as_it_was(data):
