@@ -11,6 +11,7 @@ from rich.table import Table
 app = typer.Typer(rich_markup_mode=None)
 
 Scoring = Literal["mean", "sum", "compat"]
+Looking = Literal["relevance", "attention"]
 
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Model folder; without it, what this site's own finetune left.")
@@ -185,10 +186,16 @@ def ask(
     answer: Annotated[list[str] | None, typer.Option(help="An answer to weigh; repeatable. Replaces the list.")] = None,
     top: Annotated[int, typer.Option(help="How many answers to show.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    where: Annotated[Path | None, typer.Option(help="A PNG file to write: where the model looked.")] = None,
+    where_by: Annotated[
+        Looking, typer.Option(help="relevance (through every layer) or attention (of one, as the reference does).")
+    ] = "relevance",
 ) -> None:
     """Answer one question about one image, with calibrated probabilities. Research software: no diagnosis."""
     from client.vqa import ask_here
 
+    if where is not None and where.suffix.lower() != ".png":
+        raise typer.BadParameter(f"--where writes a PNG file, and {where.name} is named otherwise; call it OUT.png")
     found = ask_here(model, image, question, method=method, answers=answer or [], top=top, device=device)
     table = Table("answer", "probability", box=None, pad_edge=False)
     for text, probability in found.answers:
@@ -200,6 +207,21 @@ def ask(
         console.print(
             f"below {100 * found.threshold:.0f} % the answer is none of these (chosen on validation)", highlight=False
         )
+    if where is not None:
+        _show_where(console, model, image, question, found.answers[0][0], where, where_by, device)
+
+
+def _show_where(
+    console: Console, model: Path, image: Path, question: str, answer: str, out: Path, by: Looking, device: str
+) -> None:
+    """The part of `ask` that draws."""
+    from client.where import show_where
+    from mumc_model.overlay import LABEL
+
+    shown = show_where(model, image, question, out, answer=answer, method=by, device=device)
+    words = ", ".join(f"{word} {100 * weight:.0f} %" for word, weight in shown.words)
+    console.print(f"{LABEL}: {out}", highlight=False, soft_wrap=True)
+    console.print(f"for {shown.answer!r}, by {by}; weight of the words: {words}", highlight=False, soft_wrap=True)
 
 
 def _progress(console: Console) -> Progress:
