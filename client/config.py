@@ -120,6 +120,8 @@ class SiteConfig:
     """Path of a site folder of public pairs, for runs under differential privacy that contrast with a bank here."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """What a run must keep to here, whatever it asks for."""
+    board: Mapping[str, Any] | None = None
+    """The site's own prices for `mumc-site report`; `client/board/prices.py` reads them."""
 
     def __post_init__(self) -> None:
         """Refuse a name that no report could carry, and no process at all, before any work is done."""

@@ -13,6 +13,7 @@ import numpy as np
 from flwr.app import Context, Message
 
 from client.config import read_site_config
+from client.energy import EnergyMeter
 from client.errors import GateError
 from client.faults import CallNext, answer_faults
 from client.gate import released
@@ -70,6 +71,7 @@ class Door:
         self._forms: set[str] = set()
         self._held: dict[str, Any] = {"withheld": []}
         self._why = ""
+        self._meter = EnergyMeter()
 
     @property
     def accepted(self) -> bool:
@@ -138,6 +140,8 @@ class Door:
         payload = envelope.payload_digest(answer, arrays)
         held = self._held if isinstance(answer, Report) else {"withheld": []}
         body = {"kind": "reply", **place(said), "payload": payload, **receipt(answer, arrays, schema, codec), **held}
+        if energy := self._meter.used():
+            body["energy"] = energy
         entry = self._log.append(self._key, body)
         statement = replace(
             said,

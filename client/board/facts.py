@@ -1,10 +1,10 @@
 """What the board's page says, as plain values; a number that nobody measured is a value of its own. No torch."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self
 
-T = TypeVar("T")
 FEWEST_IMAGES = 10
 """An interval that resamples fewer images than this is not believed."""
 
@@ -101,6 +101,11 @@ class Privacy:
     delta: float | NotMeasured
     uncharged: int = 0
     """Runs at this site without differential privacy."""
+
+    @classmethod
+    def without(cls, unit: str, uncharged: int = 0) -> Self:
+        """No differential privacy: epsilon has no bound, and delta is that of no promise at all."""
+        return cls(kind="unbounded", unit=unit, epsilon=math.inf, cap=math.inf, delta=1.0, uncharged=uncharged)
 
 
 @dataclass(frozen=True, kw_only=True)

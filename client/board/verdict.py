@@ -1,0 +1,84 @@
+"""What the numbers allow to be said, in sentences with a closed wording: each follows from an interval, or claims nothing."""
+
+from client.board.facts import FEWEST_IMAGES, BoardFacts, Comparison, Gap, Group, NotMeasured, Privacy
+from client.board.numbers import bytes_text, energy_text, epsilon_text, gap_text, hours_text, money_text, share_text
+
+
+def findings(facts: BoardFacts) -> tuple[str, ...]:
+    """The page in a few sentences."""
+    told = [verdict(facts.comparison)]
+    if isinstance(facts.comparison, Comparison):
+        told += filter(None, (worst_group(facts.comparison), losers(facts.comparison)))
+    return (*told, privacy_sentence(facts.privacy), effort_sentence(facts))
+
+
+def verdict(comparison: Comparison | NotMeasured) -> str:
+    """Whether the federated model answers better here than the local-only one."""
+    if isinstance(comparison, NotMeasured):
+        return f"Whether joining made the answers better was not measured: {comparison.why}."
+    overall = comparison.overall
+    if isinstance(overall.gap, NotMeasured):
+        return f"Whether joining made the answers better was not measured: {overall.gap.why}."
+    if not overall.told:
+        return (
+            f"Whether joining made the answers better cannot be told from test questions about {overall.images} "
+            f"images; at least {FEWEST_IMAGES} are needed."
+        )
+    return _of_gap(overall, overall.gap)
+
+
+def _of_gap(overall: Group, gap: Gap) -> str:
+    if not gap.shown:
+        return (
+            f"No difference is shown: over {overall.answers:,} answers the federated model is {gap_text(gap)} points "
+            "from the local-only one, and the interval holds zero. That does not show that there is none."
+        )
+    direction = "better" if gap.low > 0 else "worse"
+    return (
+        f"The federated model answers {direction} than the local-only one: {gap_text(gap)} points of percent over "
+        f"{overall.answers:,} answers, and the interval leaves out zero."
+    )
+
+
+def worst_group(comparison: Comparison) -> str:
+    """Which group the federated model answers worst; empty where no two can be compared."""
+    worst = comparison.worst
+    if worst is None:
+        return ""
+    return (
+        f"Worst group with the federated model: {worst.name}, {share_text(worst.federated)} percent right of "
+        f"{worst.answers:,} answers. It was chosen because it is the worst, so chance alone makes it look worse than it is."
+    )
+
+
+def losers(comparison: Comparison) -> str:
+    """Which groups are answered worse than before; empty where nothing can be compared."""
+    gaps = [(group, group.gap) for group in comparison.groups if isinstance(group.gap, Gap)]
+    if not gaps:
+        return ""
+    worse = [group.name for group, gap in gaps if gap.high < 0 and group.told]
+    if not worse:
+        return "For no group is it shown that joining made its answers worse."
+    return (
+        f"Answered worse than by the local-only model, by their intervals: {', '.join(worse)}. Of twenty groups without "
+        "any difference, about one parts from zero by chance."
+    )
+
+
+def privacy_sentence(privacy: Privacy) -> str:
+    """What was promised to a patient."""
+    if privacy.kind == "unbounded":
+        return f"No differential privacy was used, so nothing bounds what the updates could give away about a {privacy.unit}."
+    if isinstance(privacy.epsilon, NotMeasured):
+        return f"The privacy spent was not measured: {privacy.epsilon.why}."
+    cap = "" if isinstance(privacy.cap, NotMeasured) else f" of at most {epsilon_text(privacy.cap)}"
+    return f"Privacy spent: epsilon {epsilon_text(privacy.epsilon)}{cap} for each {privacy.unit}."
+
+
+def effort_sentence(facts: BoardFacts) -> str:
+    """What it took, in one sentence."""
+    effort, costs = facts.effort, facts.costs
+    return (
+        f"Sent: {bytes_text(effort.bytes_up)}. Machine at work: {hours_text(effort.hours)}. "
+        f"Energy: {energy_text(effort.kwh)}. Cost in all: {money_text(costs.total, costs.currency)}."
+    )
