@@ -14,7 +14,8 @@ THEME = gr.themes.Base(
 CSS = """
 :root { --ink: #1b1f24; --faint: #59636b; --rule: #d0d6db; --paper: #ffffff; --good: #00734f; --bad: #a33a00; }
 .dark { --ink: #e7eaec; --faint: #a4aeb5; --rule: #3a4147; --paper: #15181b; --good: #3cc79a; --bad: #f0a132; }
-.gradio-container { max-width: 78rem !important; margin: 0 auto; }
+.gradio-container { width: 100%; }
+.gradio-container main { width: 100%; max-width: 78rem !important; margin: 0 auto; }
 .said p[role=alert], .said p[role=status] { border-left: .25rem solid var(--bad); padding: .5rem .9rem; margin: .4rem 0;
   overflow-wrap: anywhere; }
 .said p[role=status] { border-color: var(--good); }

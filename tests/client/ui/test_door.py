@@ -1,0 +1,87 @@
+import asyncio
+
+import pytest
+
+from client.ui.address import Address
+from client.ui.door import POLICY, Door
+
+
+async def _page(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"Cache-Control", b"public"), (b"x", b"y")]})
+    await send({"type": "http.response.body", "body": b"page"})
+
+
+def ask(path="/", *, host="127.0.0.1:7860", origin=None, address=None, kind="http"):
+    """Status and headers of the door's answer."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin else [])
+    door = Door(_page, address or Address(), 7860)
+    asyncio.run(door({"type": kind, "path": path, "headers": headers}, None, send))
+    return sent[0]["status"], dict(sent[0]["headers"])
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/config", "/assets/a.js", "/gradio_api/queue/join", "/gradio_api/file=/tmp/x.png"]
+)
+def test_what_a_browser_needs_goes_through(path):
+    assert ask(path)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/llms.txt",
+        "/gradio_api/proxy=https://elsewhere.example/",
+        "/proxy=https://elsewhere.example/",
+        "/gradio_api/info",
+        "/gradio_api/call/divide",
+        "/gradio_api/run/divide",
+        "/gradio_api/file=https://elsewhere.example/x.png",
+        "/gradio_api/mcp/",
+        "/docs",
+        "/monitoring",
+        "/loginx",
+    ],
+)
+def test_all_else_of_gradio_is_not_there(path):
+    assert ask(path)[0] == 404
+
+
+def test_a_name_that_somebody_points_at_this_machine_is_refused():
+    assert ask(host="evil.example:7860")[0] == 421
+    assert ask(host="127.0.0.1:7861")[0] == 421
+    assert ask(host="localhost:7860")[0] == 200
+
+
+def test_a_page_of_another_site_in_the_same_browser_is_refused():
+    assert ask(origin="https://evil.example")[0] == 403
+    assert ask(origin="http://127.0.0.1:9999")[0] == 403
+    assert ask(origin="null")[0] == 403
+    assert ask(origin="http://127.0.0.1:7860")[0] == 200
+
+
+def test_every_answer_forbids_what_is_from_elsewhere_and_is_not_kept():
+    for path in ("/", "/llms.txt"):
+        _, headers = ask(path)
+        assert headers[b"content-security-policy"] == POLICY.encode()
+        assert headers[b"cache-control"] == b"no-store"
+        assert b"Cache-Control" not in headers
+    assert "unsafe-eval" not in POLICY
+    assert "http" not in POLICY
+
+
+def test_websockets_are_not_served():
+    assert ask(kind="websocket")[0] == 404
+
+
+def test_over_tls_the_origin_is_a_secure_one(tmp_path):
+    certificate, key, users = (tmp_path / name for name in ("c.pem", "k.pem", "users"))
+    for path in (certificate, key):
+        path.touch()
+    address = Address(host="0.0.0.0", users=users, certificate=certificate, certificate_key=key)
+    assert ask(host="site.example:443", origin="https://site.example:443", address=address)[0] == 200
+    assert ask(host="site.example:443", origin="http://site.example:443", address=address)[0] == 403

@@ -1,0 +1,92 @@
+import pytest
+
+from client.ui.users import add_user
+from tests.client.ui.pages import served
+
+MODULE = "tests.client.ui.tried_page"
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("page"), MODULE) as found:
+        yield found
+
+
+def press(visit, value):
+    visit.page.get_by_label("patients").fill(value)
+    visit.page.get_by_role("button", name="Divide").click()
+
+
+def log_in(visit, password):
+    visit.page.get_by_label("username").fill("ada")
+    visit.page.get_by_label("password").fill(password)
+    visit.page.get_by_role("button", name="Login").click()
+
+
+def test_a_page_shows_what_is_computed_and_escapes_it(visit, page):
+    visit.page.goto(page.url)
+    press(visit, "8")
+    assert visit.table("Shares") == [["of", "share"], ["<one>", "0.125"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("-1", "patients is -1; choose at least 0"),
+        ("1.5", "patients is 1.5; type a whole number"),
+        ("", "patients is empty; type a number"),
+        ("0", "this did not work, through a fault of the program; the terminal says more"),
+    ],
+)
+def test_wrong_input_is_a_sentence_and_the_rest_stays(visit, page, value, said):
+    visit.page.goto(page.url)
+    press(visit, "8")
+    shown = visit.table("Shares")
+    press(visit, value)
+    visit.alert().wait_for()
+    assert visit.alert().inner_text() == said
+    assert visit.table("Shares") == shown
+    assert "Traceback" not in visit.page.content()
+
+
+def test_a_fault_of_the_program_is_for_the_terminal_alone(visit, page):
+    visit.page.goto(page.url)
+    press(visit, "0")
+    visit.alert().wait_for()
+    assert "ZeroDivisionError" in page.said()
+    assert "ZeroDivisionError" not in visit.page.content()
+
+
+def test_neither_the_browser_nor_the_program_reaches_beyond_the_page(visit, page):
+    visit.page.goto(page.url)
+    press(visit, "8")
+    visit.table("Shares")
+    assert visit.foreign(page.url) == []
+    assert page.left() == []
+
+
+def test_the_keyboard_alone_is_enough(visit, page):
+    visit.page.goto(page.url)
+    visit.page.get_by_label("patients").focus()
+    visit.page.keyboard.press("Control+A")
+    visit.page.keyboard.type("5")
+    visit.page.keyboard.press("Tab")
+    assert visit.page.evaluate("document.activeElement.innerText") == "Divide"
+    visit.page.keyboard.press("Enter")
+    assert visit.table("Shares")[1][1] == "0.2"
+
+
+def test_a_page_with_users_shows_nothing_before_the_login(visit, tmp_path):
+    users = tmp_path / "users"
+    add_user(users, "ada", PASSWORD)
+    with served(tmp_path, MODULE, "--users", users) as page:
+        visit.page.goto(page.url)
+        log_in(visit, "wrong horse battery")
+        visit.page.get_by_text("Incorrect").wait_for()
+        assert visit.page.get_by_label("patients").count() == 0
+        log_in(visit, PASSWORD)
+        visit.page.get_by_label("patients").wait_for()
+        # The browser itself complains of the answer to the wrong password.
+        assert [text for text in visit.complaints if "400 (Bad Request)" not in text] == []
+        visit.complaints.clear()
