@@ -63,6 +63,7 @@ def _show_summary(found: "SiteLogSummary") -> None:
         f"{found.orders} (runs: {len(found.runs)}, rounds: {found.rounds}); refused: {found.refusals}, "
         f"turned away: {found.turned_away}, without a reply: {found.unanswered}",
     )
+    _show("questions", f"{found.questions} were asked here")
     _show("left", f"{found.bytes_of_weights:,} bytes of weights in {found.updates} updates")
     _show("", f"{found.bytes_of_messages:,} bytes of words and numbers in {found.replies + found.turned_away} replies")
     _show("metrics", ", ".join(found.metrics) or "none")
@@ -81,12 +82,24 @@ def _words(entry: dict[str, Any]) -> str:
         return f"{when}  {len(entry['tensors'])} tensors have the form {entry['digest'][:12]}"
     if kind == "turned_away":
         return f"{when}  turned away {entry['stage']}: {entry['code']}: {entry.get('why') or entry['text']}"
+    if kind == "question":
+        return f"{when}  {_asked(entry)}"
     where = f"{when}  {entry['run']} round {entry['round']}.{entry['attempt']} {entry['stage']}"
     if kind == "order":
         return f"{where}  order, {entry['steps']} steps, {entry['bytes']:,} bytes came"
     if entry["answer"] == "refusal":
         return f"{where}  refused: {entry['code']}: {entry['text']}"
     return f"{where}  left: {_left(entry)}"
+
+
+def _asked(entry: dict[str, Any]) -> str:
+    what = f"{entry['user']} asked {entry['question'][:12]} about {entry['image'][:12]}"
+    said = {
+        "answer": f"answered: {entry['answer']}, {100 * entry['probability']:.1f} %",
+        "shortlist": f"short list: {', '.join(entry['shortlist'])}",
+        "referral": f"referred: {entry['referral']}",
+    }
+    return f"{what}; {said[entry['outcome']]}"
 
 
 def _left(entry: dict[str, Any]) -> str:

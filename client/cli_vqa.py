@@ -1,12 +1,12 @@
 """The part of `mumc-site` that is about models and answers: import-checkpoint, finetune, evaluate, ask."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -181,34 +181,52 @@ def evaluate(
 def ask(
     image: Annotated[Path, typer.Argument(help="A PNG or JPEG file.")],
     question: Annotated[str, typer.Argument(help='For instance "is there a fracture".')],
-    model: Annotated[Path, typer.Option(help="Model folder of finetune, or encoders with --answer.")] = Path(),
+    site: Annotated[
+        Path | None, typer.Option(help="Ask this site's own model; the question stands in the site's log.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model folder of finetune, or encoders with --answer; nothing is logged.")
+    ] = None,
     method: Annotated[str, typer.Option(help="rank, generate or zero-shot; by default what the model can do.")] = "",
     answer: Annotated[list[str] | None, typer.Option(help="An answer to weigh; repeatable. Replaces the list.")] = None,
     top: Annotated[int, typer.Option(help="How many answers to show.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...; with --site that of its site.yaml.")] = "auto",
+    risk: Annotated[float, typer.Option(help="Of a short list without the right answer.")] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     where: Annotated[Path | None, typer.Option(help="A PNG file to write: where the model looked.")] = None,
     where_by: Annotated[
         Looking, typer.Option(help="relevance (through every layer) or attention (of one, as the reference does).")
     ] = "relevance",
 ) -> None:
-    """Answer one question about one image, with calibrated probabilities. Research software: no diagnosis."""
-    from client.vqa import ask_here
+    """Answer one question about one image, or give a short list, or refer to a human. Research software: no diagnosis.
 
+    With --site the same question is asked of a blank image too, and one line of it stands in the site's log.
+    """
+    from client.asking import OWN_MODEL, ask_at
+    from client.vqa import ask_here
+    from mumc_model.reply_text import show
+
+    if site is not None and (method or answer):
+        raise typer.BadParameter(
+            "with --site the site's own model answers by its own list; leave --method and --answer out"
+        )
     if where is not None and where.suffix.lower() != ".png":
         raise typer.BadParameter(f"--where writes a PNG file, and {where.name} is named otherwise; call it OUT.png")
-    found = ask_here(model, image, question, method=method, answers=answer or [], top=top, device=device)
-    table = Table("answer", "probability", box=None, pad_edge=False)
-    for text, probability in found.answers:
-        table.add_row(text, f"{100 * probability:.1f} %")
-    console = Console()
-    console.print(f"{found.answer}", style="bold", highlight=False)
-    console.print(table)
-    if found.threshold:
-        console.print(
-            f"below {100 * found.threshold:.0f} % the answer is none of these (chosen on validation)", highlight=False
+    console, folder = Console(), model or (site / OWN_MODEL if site else Path())
+    if site is not None:
+        asked = ask_at(site, image, question, model=model, risk=risk, top=top)
+        found, blank, values = asked.reply, asked.blank, asked.to_dict()
+    else:
+        found = ask_here(
+            folder, image, question, method=method, answers=answer or [], top=top, device=device, risk=risk
         )
+        blank, values = None, found.to_dict()
+    if as_json:
+        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
+    else:
+        show(found, console, blank)
     if where is not None:
-        _show_where(console, model, image, question, found.answers[0][0], where, where_by, device)
+        _show_where(Console(stderr=as_json), folder, image, question, found.answers[0][0], where, where_by, device)
 
 
 def _show_where(

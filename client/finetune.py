@@ -22,6 +22,7 @@ from mumc_model.errors import DataError
 from mumc_model.evaluate import AnswerRow, score
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.sharing import load_private
+from mumc_model.trust import fit_trust
 from protocol.messages import Order, Report
 
 SMALLEST_GROUP = 10
@@ -67,11 +68,21 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
         precision=site.config.precision,
         seed=site.seed(order.seed),
     )
+    trust = fit_trust(
+        result.model,
+        result.candidates.texts,
+        result.calibration,
+        result.validated_NK,
+        train=data.train,
+        validation=data.val,
+        device=site.device,
+    )
     answerer = Answerer(
         model=result.model,
         tokenizer=Tokenizer(order.vocabulary),
         texts=result.candidates.texts,
         calibration=result.calibration,
+        trust=trust,
     )
     answerer.save(state.vqa_folder, facts={"run": order.run_id, "selection": result.selection})
     rows = _test_rows(answerer, data, site)
@@ -146,6 +157,7 @@ def _test_rows(answerer: Answerer, data: VqaData, site: Site) -> list[AnswerRow]
         device=site.device,
         precision=site.config.precision,
         calibration=answerer.calibration,
+        types=[answerer.trust.types.guess(question) for question in data.test.questions],
     )
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from protocol.compression import Codec, decode
 from protocol.envelope import Statement
 from protocol.messages import EPSILON, Order, Refusal, Report, to_json
 from protocol.schema import WeightSchema
+
+if TYPE_CHECKING:
+    from mumc_model.reply import Reply
 
 LOG_CONTEXT = "site-log"
 
@@ -40,6 +43,24 @@ def order_line(said: Statement, order: Order, arrays: Arrays) -> dict[str, Any]:
         "bytes": sum(flat.nbytes for flat in arrays.values()),
         "server": vars(said.head),
         **({"remark": order.remark} if order.remark else {}),
+    }
+
+
+def question_line(found: "Reply", *, user: str, image: str, question: str, model: str) -> dict[str, Any]:
+    """The line of a question that was asked at the site; `image` and `question` are digests, and tell nobody more."""
+    best, probability = found.answers[0]
+    return {
+        "kind": "question",
+        "user": user,
+        "image": image,
+        "question": question,
+        "model": model,
+        "outcome": found.outcome,
+        "answer": found.answer,
+        "best": best,
+        "probability": round(probability, 6),
+        "shortlist": list(found.shortlist),
+        "referral": found.referral,
     }
 
 

@@ -43,6 +43,8 @@ class SiteLogSummary:
     refusals: int
     turned_away: int
     """Orders that were not the server's, or not new."""
+    questions: int
+    """Questions that were asked at the site itself; nothing of them left."""
     unanswered: int
     """Orders without a reply: the last is at work, or a crash ended it."""
     runs: tuple[str, ...]
@@ -120,6 +122,7 @@ def summary(path: Path, entries: Sequence[Entry], breaks: tuple[Break, ...]) -> 
         updates=sum(entry["bytes"] > 0 for entry in reports),
         refusals=len(replies) - len(reports),
         turned_away=sum(entry["kind"] == "turned_away" for entry in entries),
+        questions=sum(entry["kind"] == "question" for entry in entries),
         unanswered=len({entry["nonce"] for entry in orders} - {entry["nonce"] for entry in replies}),
         runs=tuple(sorted({entry["run"] for entry in orders})),
         rounds=len({(entry["run"], entry["round"]) for entry in orders}),

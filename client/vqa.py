@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from client.asking import OWN_MODEL
 from client.site import Site
 from configs.compose import compose
 from configs.loader import load
@@ -17,6 +18,7 @@ from mumc_model.answering import answer_questions, answer_rows, generate_answers
 from mumc_model.calibration import Calibration
 from mumc_model.candidates import Scoring
 from mumc_model.config import FinetuneConfig, Recipe
+from mumc_model.conformal import RISK
 from mumc_model.data.files import write_atomically
 from mumc_model.data.samples import VqaSamples
 from mumc_model.device import choose_device
@@ -29,14 +31,15 @@ from mumc_model.pretrained import kind_of, load_tokenizer, read_config
 from mumc_model.retrieval import retrieve
 from mumc_model.scorecard import Card, Evaluated, scorecard
 from mumc_model.scorecard_text import draw, to_markdown
+from mumc_model.trust import Trust, fit_trust
 from mumc_model.views import OnAnswered, View
 from mumc_model.vqa import VqaModel
 from mumc_model.zero_shot import Matcher, match_questions
 
-OWN_MODEL = "state/vqa"
-"""Where a site's own fine-tuning keeps its model."""
 ANSWERS = "answers.jsonl"
 """Beside an evaluation: every answered question of it, for the site's own eyes and for pairing two evaluations."""
+__all__ = ["OWN_MODEL", "ask_here", "evaluate_here", "finetune_here", "retrieve_here", "write_evaluation"]
+
 VIEWS: tuple[tuple[str, View], ...] = (("blank_image", "blank"), ("shuffled_image", "shuffled"))
 
 
@@ -80,8 +83,21 @@ def finetune_here(
         seed=seed,
         on_step=on_step,
     )
+    trust = fit_trust(
+        result.model,
+        result.candidates.texts,
+        result.calibration,
+        result.validated_NK,
+        train=data.train,
+        validation=data.val,
+        device=site.device,
+    )
     answerer = Answerer(
-        model=result.model, tokenizer=tokenizer, texts=result.candidates.texts, calibration=result.calibration
+        model=result.model,
+        tokenizer=tokenizer,
+        texts=result.candidates.texts,
+        calibration=result.calibration,
+        trust=trust,
     )
     facts = {"started from": read_config(model_folder).get("facts", {}).get("run", "a model folder")}
     facts |= {"training questions": result.examples, "answers": len(answerer.texts), "selection": result.selection}
@@ -154,9 +170,19 @@ def keep_answers(rows: Sequence[AnswerRow], folder: Path) -> None:
 
 
 def ask_here(
-    model_folder: Path, image: Path, question: str, *, method: str, answers: Sequence[str], top: int, device: str
+    model_folder: Path,
+    image: Path,
+    question: str,
+    *,
+    method: str,
+    answers: Sequence[str],
+    top: int,
+    device: str,
+    risk: float = RISK,
 ) -> Reply:
     """The reply of an answering model, or of encoders that weigh the given answers without any fine-tuning.
+
+    Where answers are given in place of the model's own list, nothing that validation taught holds for them.
 
     Raises:
         ConfigError: encoders were given no answers to weigh.
@@ -166,8 +192,9 @@ def ask_here(
     if _is_answering(model_folder):
         answerer = Answerer.open(model_folder)
         if answers:
-            answerer = replace(answerer, texts=tuple(dict.fromkeys(answers)))
-        return answerer.ask(image, question, device=where, method=method or answerer.method, top=top)
+            texts = tuple(dict.fromkeys(answers))
+            answerer = replace(answerer, texts=texts, trust=Trust(), calibration=Calibration())
+        return answerer.ask(image, question, device=where, method=method or answerer.method, top=top, risk=risk)
     if not answers:
         raise ConfigError(
             f"{model_folder.name} holds encoders that were not fine-tuned, so they can only weigh answers that you "

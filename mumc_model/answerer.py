@@ -4,45 +4,40 @@ Dimensions: K candidates, L tokens.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
 
 from mumc_model.calibration import Calibration
 from mumc_model.candidates import Candidates
+from mumc_model.checkpoint import load_weights, save_weights
+from mumc_model.conformal import RISK
 from mumc_model.data.files import write_atomically
 from mumc_model.data.images import UnusableImageError
 from mumc_model.data.pixels import decode_square
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import normalise
 from mumc_model.errors import CheckpointError, DataError
+from mumc_model.familiarity import LEVEL, Gate, image_features, question_features
 from mumc_model.generate import generate
 from mumc_model.model_card import Facts
 from mumc_model.pretrained import load_tokenizer
+from mumc_model.reply import NONE_OF_THESE, Familiarity, Reply, reply
+from mumc_model.selective import AccuracyTable
+from mumc_model.trust import Trust
 from mumc_model.vqa import VqaModel
 
 ANSWERS_FILE = "answers.json"
-NONE_OF_THESE = "none of these"
+GATE_FILE = "familiarity.safetensors"
+"""Features of the site's training images and questions; a model that may leave has none."""
+MEASURED_FILE = "measured.json"
+"""Right answers by confidence, once the test split was evaluated."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """What the model answers to one question."""
-
-    answers: tuple[tuple[str, float], ...]
-    """The likeliest answers with their probabilities, the best first."""
-    threshold: float = 0.0
-
-    @property
-    def answer(self) -> str:
-        """The best answer, or that none of the list fits."""
-        best, probability = self.answers[0]
-        return best if probability >= self.threshold else NONE_OF_THESE
+__all__ = ["NONE_OF_THESE", "Answerer", "Reply", "keep_measured", "lists_answers", "read_image", "reply"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +49,8 @@ class Answerer:
     texts: tuple[str, ...]
     """The answers that it ranks; empty for a model that came without a list, which can only generate."""
     calibration: Calibration = field(default_factory=Calibration)
+    trust: Trust = field(default_factory=Trust)
+    """What validation taught about how far to believe it."""
 
     @property
     def method(self) -> str:
@@ -75,10 +72,17 @@ class Answerer:
         return Candidates.build(self.texts, *self.tokenizer.answers(self.texts, self.model.finetune.answer_tokens))
 
     def save(self, folder: str | Path, facts: Facts | None = None) -> None:
-        """Write the model's folder with the answer list in it."""
-        answers = {"answers": list(self.texts), "calibration": asdict(self.calibration)}
+        """Write the model's folder with the answer list in it; nothing of an earlier model's validation stays there."""
+        place, trust = Path(folder), self.trust
+        for stale in (GATE_FILE, MEASURED_FILE):
+            (place / stale).unlink(missing_ok=True)
+        answers: dict[str, Any] = {"answers": list(self.texts), "calibration": asdict(self.calibration)}
+        if trust.known:
+            answers["trust"] = trust.to_dict()
         content = json.dumps(answers, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(Path(folder) / ANSWERS_FILE, content.encode())
+        write_atomically(place / ANSWERS_FILE, content.encode())
+        if trust.gate:
+            save_weights(place / GATE_FILE, trust.gate.tensors())
         self.model.save_pretrained(folder, tokenizer=self.tokenizer, facts=facts)
 
     @classmethod
@@ -95,11 +99,12 @@ class Answerer:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             texts, calibration = found["answers"], Calibration(**found["calibration"])
+            trust = _open_trust(path.parent, found["trust"]) if "trust" in found else Trust()
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{ANSWERS_FILE} of {path.parent.name} is damaged; fine-tune again") from error
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise CheckpointError(f"{ANSWERS_FILE} of {path.parent.name} lists no texts; fine-tune again")
-        return cls(model=model, tokenizer=tokenizer, texts=tuple(texts), calibration=calibration)
+        return cls(model=model, tokenizer=tokenizer, texts=tuple(texts), calibration=calibration, trust=trust)
 
     def ask(
         self,
@@ -110,24 +115,85 @@ class Answerer:
         method: str = "rank",
         beams: int = 3,
         top: int = 5,
+        question_type: str = "",
+        risk: float = RISK,
+        level: float = LEVEL,
     ) -> Reply:
         """The reply to one question about one image file.
 
+        `question_type` is guessed from the words where it is not given, `risk` is that of the short list, and questions
+        less usual than `level` are referred to a human.
+
         Raises:
             DataError: the image cannot be read, or there is no list to rank.
+            ConfigError: the risk is not between 0 and 1.
         """
+        pixels_1CHW = read_image(image, self.model.visual_encoder.config.image_size)
+        if method == "generate":
+            return self._generate(pixels_1CHW, question, device, beams)
+        return self.weigh(
+            pixels_1CHW, question, device=device, top=top, question_type=question_type, risk=risk, level=level
+        )
+
+    def ask_blank(self, question: str, *, device: torch.device, top: int = 5, question_type: str = "") -> Reply:
+        """What it answers where an evenly grey image takes the place of the patient's: what the words alone suggest."""
+        side = self.model.visual_encoder.config.image_size
+        asked = self.weigh(torch.zeros(1, 3, side, side), question, device=device, top=top, question_type=question_type)
+        return Reply(answers=asked.answers, threshold=asked.threshold, question_type=asked.question_type)
+
+    @torch.no_grad()
+    def weigh(
+        self,
+        pixels_1CHW: torch.Tensor,
+        question: str,
+        *,
+        device: torch.device,
+        top: int = 5,
+        question_type: str = "",
+        risk: float = RISK,
+        level: float = LEVEL,
+    ) -> Reply:
+        """The reply to a question about a normalised image, by ranking the list.
+
+        Raises:
+            DataError: there is no list to rank.
+        """
+        candidates = self.candidates
+        token_1SD, hidden_1LD, mask_1L = self._read(pixels_1CHW, question, device)
+        state_1LD = self.model.text_encoder.fuse(hidden_1LD, mask_1L, token_1SD)
+        probability_1K = self.model.rank(state_1LD, mask_1L, candidates.to(device)).float().cpu()
+        kind = question_type or self.trust.types.guess(question)
+        calibrated_K = self.calibration.apply(probability_1K, [kind])[0]
+        found = replace(reply(self.texts, calibrated_K, self.calibration.threshold, top), question_type=kind)
+        familiarity = self._familiarity(token_1SD, hidden_1LD, mask_1L, level)
+        return self.trust.judged(found, self.texts, calibrated_K, risk=risk, familiarity=familiarity)
+
+    def _read(
+        self, pixels_1CHW: torch.Tensor, question: str, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Image tokens 1SD, and states 1LD of the question alone with their mask."""
         self.model.to(device).eval()
         ids_1L, mask_1L = (
             part.to(device) for part in self.tokenizer.questions([question], self.model.finetune.question_tokens)
         )
-        pixels_1CHW = read_image(image, self.model.visual_encoder.config.image_size)
-        with torch.no_grad():
-            state_1LD = self.model.question_states(self.model.visual_encoder(pixels_1CHW.to(device)), ids_1L, mask_1L)
-            if method == "generate":
-                return self._written(state_1LD, mask_1L, beams)
-            probability_1K = self.model.rank(state_1LD, mask_1L, self.candidates.to(device)).float().cpu()
-        calibrated_K = self.calibration.apply(probability_1K)[0]
-        return reply(self.texts, calibrated_K, self.calibration.threshold, top)
+        return (
+            self.model.visual_encoder(pixels_1CHW.to(device)),
+            self.model.text_encoder.encode(ids_1L, mask_1L),
+            mask_1L,
+        )
+
+    def _familiarity(
+        self, token_1SD: torch.Tensor, hidden_1LD: torch.Tensor, mask_1L: torch.Tensor, level: float
+    ) -> Familiarity | None:
+        gate = self.trust.gate
+        if gate is None:
+            return None
+        return gate.judge(image_features(token_1SD), question_features(hidden_1LD, mask_1L), level)
+
+    @torch.no_grad()
+    def _generate(self, pixels_1CHW: torch.Tensor, question: str, device: torch.device, beams: int) -> Reply:
+        token_1SD, hidden_1LD, mask_1L = self._read(pixels_1CHW, question, device)
+        return self._written(self.model.text_encoder.fuse(hidden_1LD, mask_1L, token_1SD), mask_1L, beams)
 
     def _written(self, state_1LD: torch.Tensor, mask_1L: torch.Tensor, beams: int) -> Reply:
         found = generate(
@@ -142,19 +208,25 @@ class Answerer:
         return Reply(answers=((self.tokenizer.decode(found.ids[0]), float(found.probability_B[0])),))
 
 
+def _open_trust(folder: Path, values: Any) -> Trust:
+    gate, counted = folder / GATE_FILE, folder / MEASURED_FILE
+    trust = Trust.from_dict(values, Gate.from_tensors(load_weights(gate)) if gate.is_file() else None)
+    if not counted.is_file():
+        return trust
+    return replace(trust, accuracy=AccuracyTable.from_dict(json.loads(counted.read_text(encoding="utf-8"))))
+
+
+def keep_measured(folder: str | Path, accuracy: AccuracyTable) -> None:
+    """Let accuracies that were counted on another split stand beside this model's answers from now on."""
+    write_atomically(Path(folder) / MEASURED_FILE, json.dumps(accuracy.to_dict()).encode())
+
+
 def lists_answers(folder: str | Path) -> bool:
     """Whether an answering model's folder has a list, be it an empty one.
 
     A privately trained model has an empty one on purpose; an imported model has none, and may borrow a site's answers.
     """
     return (Path(folder) / ANSWERS_FILE).is_file()
-
-
-def reply(texts: Sequence[str], probability_K: torch.Tensor, threshold: float, top: int) -> Reply:
-    """The likeliest candidates and what they make of the question."""
-    best = probability_K.topk(min(top, len(texts)))
-    answers = zip((texts[place] for place in best.indices.tolist()), best.values.tolist(), strict=True)
-    return Reply(answers=tuple(answers), threshold=threshold)
 
 
 def read_image(path: Path, size: int) -> torch.Tensor:

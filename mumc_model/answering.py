@@ -59,12 +59,14 @@ def answer_questions(
     scoring: Scoring = "mean",
     normaliser: str = "mumc",
     calibration: Calibration | None = None,
+    types: Sequence[str] = (),
     view: View = "real",
     on_answered: OnAnswered | None = None,
     apart: Sequence[str] = (),
 ) -> list[AnswerRow]:
     """The likeliest candidate of each question, in the order of the split, right or wrong under the normaliser.
 
+    `types` are those by which the calibration tells questions apart (`Calibration.apply`).
     `apart` names an owner of each question where no owner's answers may depend, even by rounding, on the others'.
     """
     model.to(device).eval()
@@ -73,7 +75,7 @@ def answer_questions(
         tokens = ImageTokens(model, samples, device, view=view)
         probability_NK = rank_questions(model, candidates, samples, tokens, scoring, on_answered, apart)
     if calibration is not None:
-        probability_NK = calibration.apply(probability_NK)
+        probability_NK = calibration.apply(probability_NK, types)
     return answer_rows(candidates.texts, samples, probability_NK, normaliser)
 
 

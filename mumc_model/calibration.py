@@ -1,9 +1,12 @@
-"""How far a probability can be believed, and when to answer "none of these": two numbers fitted on validation.
+"""How far a probability can be believed, and when to answer "none of these": numbers fitted on validation.
 
 Dimensions: N questions, K candidates.
 """
 
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from scipy.optimize import minimize_scalar
@@ -11,6 +14,10 @@ from torch import Tensor
 
 LEAST_QUESTIONS = 20
 """With fewer validation questions nothing is fitted: probabilities stay as they are and every question is answered."""
+TYPE_QUESTIONS = 30
+"""With fewer validation questions of its own a type keeps the temperature of all."""
+SHRINKAGE = 50
+"""Questions with which a type's own temperature weighs as much as that of all, on the logarithm's scale."""
 _LOG_TEMPERATURE = (-4.0, 4.0)
 
 
@@ -24,33 +31,56 @@ class Calibration:
     """Below this probability the answer is "none of these"."""
     questions: int = 0
     """Validation questions that it was fitted on; 0 where there were too few."""
+    by_type: Mapping[str, float] = field(default_factory=dict)
+    """The temperature of each type of question that validation had enough of; others have that of all."""
 
-    def apply(self, probability_NK: Tensor) -> Tensor:
-        """Calibrated probabilities NK, each row summing to 1."""
+    def apply(self, probability_NK: Tensor, types: Sequence[str] = ()) -> Tensor:
+        """Calibrated probabilities NK, each row summing to 1; `types` names the type of each question, if known."""
         log_NK = probability_NK.double().clamp_min(1e-30).log()
-        calibrated_NK: Tensor = (log_NK / self.temperature).softmax(dim=1).float()
+        warmth = [self.by_type.get(kind, self.temperature) for kind in types] or [self.temperature]
+        calibrated_NK: Tensor = (log_NK / torch.tensor(warmth, dtype=torch.float64)[:, None]).softmax(dim=1).float()
         return calibrated_NK
 
 
-def calibrate(probability_NK: Tensor, right_NK: Tensor, cost_of_wrong: float = 1.0) -> Calibration:
-    """Temperature and threshold from validation questions.
+def calibrate(
+    probability_NK: Tensor, right_NK: Tensor, types: Sequence[str] = (), cost_of_wrong: float = 1.0
+) -> Calibration:
+    """Temperatures and threshold from validation questions.
 
     Args:
         probability_NK: Of each candidate, before calibration.
         right_NK: Whether the candidate is the true answer; a row of none is a question whose answer is not listed.
+        types: The type of each question, where a type is to have a temperature of its own.
         cost_of_wrong: What a wrong answer costs, where a right one earns 1 and "none of these" nothing.
 
     The temperature minimises the log-loss of the questions whose answer is listed. Source: Guo et al., On calibration
     of modern neural networks, ICML 2017. The threshold is the one under which validation earns most, so that it also
     counts questions to which no candidate is the answer; among equals the lowest, which answers most.
+
+    A type with at least 30 questions whose answer is listed has a temperature of its own, drawn towards that of all:
+    the logarithm is the mean of both, its own with a weight of n/(n+50).
     """
     if len(probability_NK) < LEAST_QUESTIONS:
         return Calibration()
     temperature = _temperature(probability_NK, right_NK)
-    confidence_N, best_N = Calibration(temperature=temperature).apply(probability_NK).max(dim=1)
+    by_type = _by_type(probability_NK, right_NK, types, temperature)
+    warm = Calibration(temperature=temperature, by_type=by_type)
+    confidence_N, best_N = warm.apply(probability_NK, types).max(dim=1)
     correct_N = right_NK.gather(1, best_N[:, None])[:, 0]
     threshold = best_threshold(confidence_N, correct_N, cost_of_wrong)
-    return Calibration(temperature=temperature, threshold=threshold, questions=len(probability_NK))
+    return replace(warm, threshold=threshold, questions=len(probability_NK))
+
+
+def _by_type(probability_NK: Tensor, right_NK: Tensor, types: Sequence[str], temperature: float) -> dict[str, float]:
+    listed_N, found = right_NK.any(dim=1), {}
+    for kind, count in sorted(
+        Counter(k for k, listed in zip(types, listed_N.tolist(), strict=False) if listed).items()
+    ):
+        if count >= TYPE_QUESTIONS:
+            own_N = torch.tensor([other == kind for other in types])
+            own, weight = _temperature(probability_NK[own_N], right_NK[own_N]), count / (count + SHRINKAGE)
+            found[kind] = math.exp(weight * math.log(own) + (1 - weight) * math.log(temperature))
+    return found
 
 
 def best_threshold(confidence_N: Tensor, correct_N: Tensor, cost_of_wrong: float = 1.0) -> float:

@@ -5,7 +5,7 @@ Dimensions: N questions, K candidates.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -27,6 +27,7 @@ from mumc_model.lesson import Lesson, LessonBatch, deal
 from mumc_model.memory import reused_memory
 from mumc_model.model import MumcModel
 from mumc_model.optimizer import adamw, clip
+from mumc_model.question_types import QuestionTypes
 from mumc_model.schedule import learning_rate
 from mumc_model.step_losses import LossReader
 from mumc_model.views import ImageTokens
@@ -73,6 +74,8 @@ class FinetuneResult:
     """How the step was chosen, in one sentence that a report quotes."""
     calibration: Calibration
     """Fitted on the validation split with the weights that were kept; nothing is fitted under `select_on=test`."""
+    validated_NK: Tensor
+    """The validation questions' probabilities before calibration; none under `select_on=test`."""
     loss: float
     """Mean over the last `select_every` steps, in nats an example."""
     seconds: float
@@ -123,7 +126,8 @@ def finetune(
         best_step=selection.best_step or config.steps,
         looks=tuple(selection.looks),
         selection=_rule(config, len(selection.looks), len(chosen_by)),
-        calibration=selection.calibration() if chosen_by is data.val else Calibration(),
+        calibration=selection.calibration(_guessed(data)) if chosen_by is data.val else Calibration(),
+        validated_NK=selection.probability_NK if chosen_by is data.val else selection.probability_NK[:0],
         loss=fmean(recent) if recent else float("nan"),
         seconds=time.perf_counter() - started,
     )
@@ -139,6 +143,12 @@ def _adapters(model: VqaModel, config: FinetuneConfig, seed: int) -> Adapters | 
         adapters = Adapters(model, config.adapters, beside=("text_decoder.",), places=places)
     adapters.restart(seeded(seed, _ADAPTERS))
     return adapters
+
+
+def _guessed(data: VqaData) -> list[str]:
+    """The type of each validation question as it would be guessed of a new one, whose label nobody gives."""
+    types = QuestionTypes.of(data.train.questions, data.train.question_types)
+    return [types.guess(question) for question in data.val.questions]
 
 
 def _rule(config: FinetuneConfig, looks: int, questions: int) -> str:
@@ -206,7 +216,7 @@ class _Selection:
             self._tokens = ImageTokens(model, samples, device, keep=keep_tokens)
         self._best: tuple[float, float] = (-1.0, -1.0)
         self._weights: list[Tensor] = []
-        self._probability_NK = torch.zeros(0, len(candidates))
+        self.probability_NK = torch.zeros(0, len(candidates))
         self.best_step: int | None = None
         self.best_accuracy: float | None = None
         self.looks: list[tuple[int, float]] = []
@@ -225,7 +235,7 @@ class _Selection:
         if (accuracy, sureness) >= self._best:
             self._best, self.best_step, self.best_accuracy = (accuracy, sureness), step, accuracy
             self._weights = [weight.detach().clone() for weight in self._trained()]
-            self._probability_NK = probability_NK
+            self.probability_NK = probability_NK
 
     @torch.no_grad()
     def restore_best(self) -> None:
@@ -233,9 +243,9 @@ class _Selection:
         for weight, best in zip(self._trained(), self._weights, strict=False):
             weight.copy_(best)
 
-    def calibration(self) -> Calibration:
+    def calibration(self, types: Sequence[str]) -> Calibration:
         """What the probabilities of the best look teach about its confidence."""
-        return calibrate(self._probability_NK, right_candidates(self._candidates.texts, self._samples))
+        return calibrate(self.probability_NK, right_candidates(self._candidates.texts, self._samples), types)
 
     def _trained(self) -> list[Tensor]:
         return [weight for weight in self._model.parameters() if weight.requires_grad]
