@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text; the first cell of a row is its head."""
+    """Rows of text; the first cell of a row is its head. Pairs of a head and a value have no line of heads."""
 
     caption: str
     heads: tuple[str, ...]
@@ -29,6 +29,8 @@ class Document:
     """The whole page."""
 
     title: str
+    day: str
+    """On which it was made, as 2026-11-26; empty where it must not matter."""
     subtitle: tuple[str, ...]
     findings: tuple[str, ...]
     sections: tuple[Section, ...]

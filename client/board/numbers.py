@@ -72,6 +72,11 @@ def epsilon_text(epsilon: float | NotMeasured) -> str:
     return "no bound" if math.isinf(epsilon) else f"{math.ceil(epsilon * 100 - 1e-9) / 100:.2f}"
 
 
+def chance_text(chance: float | NotMeasured) -> str:
+    """`1 in 1,000,000`, rounded so that no smaller chance is said than there is."""
+    return str(chance) if isinstance(chance, NotMeasured) else f"1 in {math.floor(1 / chance + 1e-6):,}"
+
+
 def _signed(share: float) -> str:
     text = f"{100 * share:+.1f}"
     return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", MINUS)

@@ -116,10 +116,12 @@ def _minutes(prices: Prices) -> tuple[float | NotMeasured, str]:
     if isinstance(minutes, NotMeasured) or prices.readings is None or prices.minutes_a_reading is None:
         return minutes, ""
     how = f"{prices.readings:,g} readings x {prices.minutes_a_reading:g} min"
+    with_it = f"{100 * (prices.relied_upon or 0):g} %"
     if prices.relied_upon_alone is None:
-        return minutes, f"{how} x {prices.relied_upon:.0%} relied upon; without joining: not entered, so not taken off"
+        return minutes, f"{how} x {with_it} relied upon; what a local-only model would save was not entered"
     alone = prices.readings * prices.minutes_a_reading * prices.relied_upon_alone
-    return minutes - alone, f"{how} x ({prices.relied_upon:.0%} less {prices.relied_upon_alone:.0%} without joining)"
+    without = f"{100 * prices.relied_upon_alone:g} %"
+    return minutes - alone, f"{how} x ({with_it} relied upon less {without} without joining)"
 
 
 def _product(what: str, values: tuple[float | NotMeasured | None, ...], names: tuple[str, ...]) -> float | NotMeasured:

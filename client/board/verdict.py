@@ -1,4 +1,4 @@
-"""What the numbers allow to be said, in sentences with a closed wording: each follows from an interval, or claims nothing."""
+"""What the numbers allow to be said, in closed wording: each sentence follows from an interval, or claims nothing."""
 
 from client.board.facts import FEWEST_IMAGES, BoardFacts, Comparison, Gap, Group, NotMeasured, Privacy
 from client.board.numbers import bytes_text, energy_text, epsilon_text, gap_text, hours_text, money_text, share_text
@@ -47,7 +47,7 @@ def worst_group(comparison: Comparison) -> str:
         return ""
     return (
         f"Worst group with the federated model: {worst.name}, {share_text(worst.federated)} percent right of "
-        f"{worst.answers:,} answers. It was chosen because it is the worst, so chance alone makes it look worse than it is."
+        f"{worst.answers:,} answers. Choosing the worst makes it look worse than it is, by chance alone."
     )
 
 
@@ -60,15 +60,17 @@ def losers(comparison: Comparison) -> str:
     if not worse:
         return "For no group is it shown that joining made its answers worse."
     return (
-        f"Answered worse than by the local-only model, by their intervals: {', '.join(worse)}. Of twenty groups without "
-        "any difference, about one parts from zero by chance."
+        f"Answered worse than by the local-only model, by their intervals: {', '.join(worse)}. Of twenty groups "
+        "without any difference, about one parts from zero by chance."
     )
 
 
 def privacy_sentence(privacy: Privacy) -> str:
     """What was promised to a patient."""
     if privacy.kind == "unbounded":
-        return f"No differential privacy was used, so nothing bounds what the updates could give away about a {privacy.unit}."
+        return (
+            f"No differential privacy was used: nothing bounds what updates could give away about one {privacy.unit}."
+        )
     if isinstance(privacy.epsilon, NotMeasured):
         return f"The privacy spent was not measured: {privacy.epsilon.why}."
     cap = "" if isinstance(privacy.cap, NotMeasured) else f" of at most {epsilon_text(privacy.cap)}"

@@ -4,6 +4,7 @@ from client.board.document import Document, Section, Table
 from client.board.facts import BoardFacts, Comparison, Group, NotMeasured, Privacy
 from client.board.numbers import (
     bytes_text,
+    chance_text,
     count_text,
     energy_text,
     epsilon_text,
@@ -20,14 +21,15 @@ RISKS = (
     "alone. The people who read a study decide.",
     "What leaves the hospital: differences of the shared weights and a few figures. Images, captions, questions and "
     "answers stay; mumc-site log shows all that left.",
-    "Differential privacy, where it is used, bounds what can be learned about one patient from what was sent. It does not "
-    "hide what is true of many patients, protect this computer against intruders, or cover runs without it.",
-    "Memorisation: a model can remember rare images or wordings of those who trained it. Whoever holds it can look for them.",
+    "Differential privacy, where it is used, bounds what can be learned about one patient from what was sent. It does "
+    "not hide what is true of many patients, protect this computer against intruders, or cover runs without it.",
+    "Memorisation: a model can remember rare images or wordings that it was trained on, and who holds it can look for "
+    "them.",
     "Change: a new scanner, protocol or group of patients can make every figure on this page out of date.",
-    "The test questions come from the same hospital and time as the training data; they say nothing of other hospitals.",
+    "The test questions come from the same place and time as the training data, and say nothing of other places.",
 )
 EXACT = (
-    "The accuracies on this page are exact and were not charged to the privacy budget, so the page is for this hospital "
+    "The accuracies on this page are exact and were not charged to any privacy budget: the page is for this hospital, "
     "and is not to be sent on."
 )
 NEVER_MEASURED = (
@@ -38,8 +40,8 @@ NEVER_MEASURED = (
 )
 READING = (
     "Intervals are 95 % intervals that resample images, not single answers; differences are paired by question. They "
-    "leave out the luck of training. Where all answers of a group are right, or none, the interval is the exact one for "
-    "as many images."
+    "leave out the luck of training. Where all answers of a group are right, or none, the interval is the exact one "
+    "for as many images."
 )
 HEADS = ("questions", "answers", "images", "local only", "federated", "difference in points")
 
@@ -48,6 +50,7 @@ def to_document(facts: BoardFacts) -> Document:
     """The page of these facts."""
     return Document(
         title=f"Was joining worth it? {facts.name}",
+        day=facts.day,
         subtitle=tuple(filter(None, (facts.about, facts.simulated, f"Made on {facts.day}." if facts.day else ""))),
         findings=findings(facts),
         sections=(
@@ -91,13 +94,12 @@ def _row(group: Group) -> tuple[str, ...]:
 def _privacy(privacy: Privacy) -> Table:
     rows = [("Protected is each", privacy.unit), ("Privacy spent (epsilon)", epsilon_text(privacy.epsilon))]
     if privacy.kind != "unbounded":
-        delta = privacy.delta if isinstance(privacy.delta, NotMeasured) else f"{privacy.delta:g}"
         rows += [
             ("Cap that the privacy officer has signed", epsilon_text(privacy.cap)),
-            ("Chance that the bound fails (delta)", str(delta)),
+            ("Chance that the bound fails (delta)", chance_text(privacy.delta)),
         ]
     rows.append(("Runs here without differential privacy", count_text(privacy.uncharged)))
-    return Table(caption="What was promised, and what of it was used", heads=("", "value"), rows=tuple(rows))
+    return Table(caption="What was promised, and what of it was used", heads=(), rows=tuple(rows))
 
 
 def _effort(facts: BoardFacts) -> Table:
@@ -117,7 +119,7 @@ def _effort(facts: BoardFacts) -> Table:
         ("Cost in all", money_text(costs.total, costs.currency)),
         ("Reading minutes saved", saved),
     )
-    return Table(caption="Effort, and cost by the hospital's own prices", heads=("", "value"), rows=rows)
+    return Table(caption="Effort, and cost by the hospital's own prices", heads=(), rows=rows)
 
 
 def _unmeasured(facts: BoardFacts) -> tuple[str, ...]:
