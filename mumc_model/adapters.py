@@ -31,7 +31,7 @@ class Adapters:
         beside: tuple[str, ...] = HEADS,
         places: tuple[str, ...] = ENCODERS,
     ) -> None:
-        """Freeze the model and put adapters into `places`; what they add is 0 at first, and `beside` learns with them."""
+        """Freeze the model, but for `beside`, and put adapters into `places`; what they add is 0 at first."""
         # peft takes seconds to import, and only this preset needs it.
         from peft import LoraConfig, inject_adapter_in_model
 

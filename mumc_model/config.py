@@ -273,7 +273,7 @@ class FinetuneConfig:
     """With a rank, low-rank adapters learn in place of the encoders that are not frozen, beside the whole decoder. They
     are folded into the weights at the end, so the model is as any other."""
     examples: int = 0
-    """Training questions to learn from, drawn image by image; 0 takes all. Answers are those of all training questions."""
+    """Training questions to learn from, drawn image by image; 0 takes all. All of them say what can be answered."""
     select_every: int = 50
     """Steps between looks at the validation split; the best look is kept."""
     select_on: Literal["val", "test"] = "val"
@@ -288,7 +288,7 @@ class FinetuneConfig:
             _require_share(f"finetune.{name}", getattr(self, name))
         _require(
             not self.adapters.rank or self.freeze != "encoders",
-            f"finetune.adapters.rank is {self.adapters.rank} and finetune.freeze=encoders, so there is nothing to adapt; "
+            f"finetune.adapters.rank is {self.adapters.rank} and finetune.freeze=encoders, so nothing is left to adapt; "
             "set freeze to none or vision, or the rank to 0",
         )
 

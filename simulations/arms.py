@@ -1,7 +1,8 @@
 """The arms of a comparison, each as the federations that make it up.
 
 Every arm is the same two apps: `local` is a federation of one site, once for each hospital; `centralised` is a
-federation whose only site holds every archive, with as many steps a round as all hospitals together take.
+federation whose only site holds every archive, with as many steps a round as all hospitals together take. Where some
+hospitals are newcomers, the others pre-train, and only the newcomers fine-tune.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,43 +47,65 @@ Stage = list[Federation]
 def plan(
     arm: Arm, config: SimulationConfig, seed: int, hospitals: Sequence[Path], pool: Path, out: Path
 ) -> list[Stage]:
-    """The stages of one arm, to be run one after the other; results go to folders under `out`."""
-    base = replace(config.run, seed=seed)
-    rounds = base.federation.rounds
+    """The stages of one arm, to be run one after the other; results go to folders under `out`.
+
+    `pool` is the archive of all that pre-train together, or for the arm `public` one that belongs to no hospital. An
+    arm that only matches has no stage.
+    """
+    if config.matches(arm):
+        return []
+    kind, base = config.kind(arm), replace(config.run, seed=seed)
     if arm in config.variants:
         base = variant_run(config, arm, base, out)
-        return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
-    if arm != "federated":
-        # What a federation costs is read beside arms that pay nothing for it: no privacy, no masks, no network.
-        base = replace(base, recipe=replace(base.recipe, privacy=PrivacyConfig()))
-        base = replace(base, secagg=replace(base.secagg, mode="off"), codec=CodecConfig(kind="float32"))
-    if arm == "scratch":
+    if kind != "federated":
+        base = _for_free(base)
+    rounds, members, asked = base.federation.rounds, hospitals, hospitals
+    if config.newcomers:
+        members, asked = hospitals[: -config.newcomers], hospitals[-config.newcomers :]
+    if kind == "scratch":
         freeze = replace(base.recipe.finetune, freeze=config.scratch_freeze)
         base = replace(base, recipe=replace(base.recipe, finetune=freeze))
-        return [[_federation(arm, hospitals, base, out, arm, rounds=0)]]
-    if arm == "local":
-        return [[_federation(arm, [path], base, out, f"{arm}-{path.name}", rounds=rounds) for path in hospitals]]
-    if arm == "federated":
-        return [[_federation(arm, hospitals, base, out, arm, rounds=rounds)]]
-    steps = base.federation.local_steps * len(hospitals)
-    # `pool` is all archives, or for the arm `public` an archive that belongs to no hospital.
+        return [[_federation(arm, asked, base, out, arm, rounds=0)]]
+    if kind == "local":
+        return [[_federation(arm, [path], base, out, f"{arm}-{path.name}", rounds=rounds) for path in asked]]
+    if kind == "federated" and (not config.newcomers or not rounds):
+        return [[_federation(arm, asked, base, out, arm, rounds=rounds)]]
+    if kind == "federated":
+        pretrain = _federation(arm, members, base, out, f"{arm}-members", rounds=rounds, final="none")
+        return [[pretrain], [_federation(arm, asked, _from(pretrain, base), out, arm, rounds=0)]]
+    steps = base.federation.local_steps * len(members)
     pretrain = _federation(arm, [pool], base, out, f"{arm}-pool", rounds=rounds, local_steps=steps, final="none")
-    weights = str(Path(pretrain.run.output_dir) / "weights.safetensors")
-    after = replace(base, initial_weights=weights, init=InitConfig())
-    finetune = _federation(arm, hospitals, after, out, arm, rounds=0)
+    finetune = _federation(arm, asked, _from(pretrain, base), out, arm, rounds=0)
     return [[pretrain], [replace(finetune, after=pretrain)]]
 
 
+def weights_of(arm: Arm, out: Path) -> Path:
+    """The merged weights that an arm leaves, whatever its kind, but for `local`."""
+    return out / arm / "weights.safetensors"
+
+
+def _for_free(run: RunConfig) -> RunConfig:
+    """What a federation costs is read beside arms that pay nothing for it: no privacy, no masks, no network."""
+    run = replace(run, recipe=replace(run.recipe, privacy=PrivacyConfig()))
+    return replace(run, secagg=replace(run.secagg, mode="off"), codec=CodecConfig(kind="float32"))
+
+
+def _from(pretrain: Federation, run: RunConfig) -> RunConfig:
+    """The run, from the weights that a federation leaves."""
+    weights = str(Path(pretrain.run.output_dir) / "weights.safetensors")
+    return replace(run, initial_weights=weights, init=InitConfig())
+
+
 def variant_run(config: SimulationConfig, arm: Arm, base: RunConfig, out: Path) -> RunConfig:
-    """The run of a variant: its own settings over those of all, and the public arm's weights if it starts warm.
+    """The run of a variant: its own settings over those of all, and the weights of the arm that it comes after.
 
     Raises:
         ConfigurationError: a setting is unknown or impossible.
     """
     variant = config.variants[arm]
     run = load(RunConfig, _merged(dump(base), variant.run), f"variants.{arm}.run")
-    if variant.warm:
-        run = replace(run, initial_weights=str(out / "public-pool" / "weights.safetensors"), init=InitConfig())
+    if variant.after:
+        run = replace(run, initial_weights=str(weights_of(variant.after, out)), init=InitConfig())
     return run
 
 

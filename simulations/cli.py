@@ -35,8 +35,9 @@ def run(
 ) -> None:
     """Run a simulation and write its report.
 
-    Experiments: demo, alike (the null setting), privacy (what differential privacy costs), real and slake (public data
-    under data_root), smoke (seconds).
+    Experiments: demo, alike (the null setting), ablation (what each part of the objective is worth), shift (a new
+    hospital with a modality nobody trained on, and few examples), privacy (what differential privacy costs), codec and
+    adapters (fewer bytes), real and slake (public data under data_root), hundred (many sites), smoke (seconds).
     """
     from configs.compose import sweep
 

@@ -18,14 +18,31 @@ ARMS = ("scratch", "local", "federated", "centralised", "public")
 
 @dataclass(frozen=True, kw_only=True)
 class VariantConfig:
-    """A federated arm that differs from the others in some settings of its run."""
+    """An arm that differs from the others in some settings of its run."""
 
+    arm: Literal["scratch", "local", "federated", "centralised"] = "federated"
+    """Of which kind it is."""
+    after: Arm = ""
+    """The arm whose shared weights it starts from; it runs once that one is done."""
+    answer: Literal["finetune", "match"] = "finetune"
+    """`match` trains nothing, neither before nor for the questions: the text of question and answer that matches the
+    image best is the answer. The weights are those of `after`, or random ones for `arm: scratch`."""
+    against: tuple[Arm, ...] = ()
+    """Arms that it is compared with on the same questions, where both are run; empty takes `references`."""
+    factors: Mapping[str, Any] = field(default_factory=dict)
+    """What sets it apart, by name, for tables and plots: `{without: mim}`, `{examples: 8, tuning: adapters}`."""
     epsilon: float = 0.0
     """Epsilon that the whole pre-training shall cost, by PLD; the noise follows from it. 0 keeps the run's noise."""
-    warm: bool = False
-    """Start from the weights of the arm `public`."""
     run: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the run that are others here: `{recipe: {privacy: {unit: patient}}}`."""
+
+    def __post_init__(self) -> None:
+        """Matching trains nothing, so it must know with which weights."""
+        if self.answer == "match" and bool(self.after) == (self.arm == "scratch"):
+            raise ConfigurationError(
+                "a variant with answer: match takes the weights of another arm (after: NAME), or random ones (arm: "
+                "scratch); give it one of the two"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +77,13 @@ class SimulationConfig:
     scratch_freeze: Literal["none", "vision", "encoders"] = "none"
     """What `scratch` keeps frozen in fine-tuning; its encoders are random, so by default nothing."""
     variants: Mapping[str, VariantConfig] = field(default_factory=dict)
-    """More federated arms, by name."""
+    """More arms, by name."""
     references: tuple[Arm, ...] = ()
-    """Arms that every variant is compared with on the same questions, where both are run."""
+    """Arms that variants are compared with on the same questions, where both are run; see `against`."""
+    newcomers: int = 0
+    """So many hospitals, the last ones, take no part in pre-training together; only they fine-tune and are asked."""
+    caveats: tuple[str, ...] = ()
+    """What else a reader of the report must know, in sentences."""
     public_images: int = 400
     """Captioned images of the public archive, from which the arm `public` learns and banks at sites are drawn."""
     delta: float = 1e-4
@@ -80,17 +101,53 @@ class SimulationConfig:
         """Refuse a comparison of nothing."""
         if not self.arms or not self.seeds:
             raise ConfigurationError("a simulation needs at least one arm and one seed, for instance seeds=[0]")
-        for arm in (*self.arms, *self.references):
+        against = [other for variant in self.variants.values() for other in variant.against]
+        for arm in (*self.arms, *self.references, *against):
             if arm not in ARMS and arm not in self.variants:
                 raise ConfigurationError(f"no arm is called '{arm}'; {nearest(arm, [*ARMS, *self.variants])}")
-        if any(self.variants[arm].warm for arm in self.arms if arm in self.variants) and "public" not in self.arms:
-            raise ConfigurationError("a warm variant starts from the arm public; add public to arms")
+        for arm in self.arms:
+            self._check_order(arm)
+        if not 0 <= self.newcomers < self.run.federation.sites:
+            raise ConfigurationError(
+                f"newcomers is {self.newcomers} of federation.sites={self.run.federation.sites} hospitals; choose 0 or "
+                "more, and leave at least one that pre-trains"
+            )
         if len(set(self.seeds)) != len(self.seeds):
             raise ConfigurationError(f"seeds {list(self.seeds)} repeat; each seed counts once")
 
+    def _check_order(self, arm: Arm) -> None:
+        """An arm starts from one that is run before it."""
+        after, seen = self.after(arm), [arm]
+        while after:
+            if after not in self.arms:
+                raise ConfigurationError(f"{seen[-1]} starts from the arm {after}; add {after} to arms")
+            if after in seen or self.kind(after) == "local":
+                raise ConfigurationError(f"{seen[-1]} cannot start from {after}, which has no weights for it yet")
+            seen.append(after)
+            after = self.after(after)
+
+    def kind(self, arm: Arm) -> str:
+        """Which of `ARMS` it is, or is a variant of."""
+        return self.variants[arm].arm if arm in self.variants else arm
+
+    def after(self, arm: Arm) -> Arm:
+        """The arm whose weights it starts from, or nothing."""
+        return self.variants[arm].after if arm in self.variants else ""
+
+    def matches(self, arm: Arm) -> bool:
+        """Whether it answers by matching, without any training."""
+        return arm in self.variants and self.variants[arm].answer == "match"
+
     @property
     def pairs(self) -> list[tuple[Arm, Arm]]:
-        """Every variant that is run with each reference that is run."""
+        """Every variant that is run with each arm that it is compared with, as far as that is run."""
         variants = [arm for arm in self.arms if arm in self.variants]
-        references = [other for other in self.references if other in self.arms]
-        return [(arm, other) for other in references for arm in variants if arm != other]
+        named = [(arm, other) for arm in variants for other in self.variants[arm].against]
+        rest = [(arm, other) for other in self.references for arm in variants if not self.variants[arm].against]
+        return [(arm, other) for arm, other in (*named, *rest) if other in self.arms and arm != other]
+
+    @property
+    def factors(self) -> dict[Arm, dict[str, Any]]:
+        """What sets each variant that is run apart, `setting` being its kind."""
+        own = {arm: self.variants[arm] for arm in self.arms if arm in self.variants}
+        return {arm: {"setting": variant.arm, **variant.factors} for arm, variant in own.items() if variant.factors}

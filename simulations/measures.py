@@ -7,15 +7,19 @@ import numpy as np
 import torch
 
 from configs.loader import ConfigurationError
+from mumc_model.answering import answer_rows
 from mumc_model.checkpoint import load_weights
 from mumc_model.data.phantom import write_hospitals
 from mumc_model.data.records import SiteData, read_site
+from mumc_model.data.samples import VqaSamples
 from mumc_model.data.tokenizer import vocabulary
 from mumc_model.device import choose_device
+from mumc_model.evaluate import AnswerRow
 from mumc_model.model import build_model
 from mumc_model.privacy import BankConfig
 from mumc_model.retrieval import retrieve
 from mumc_model.sharing import load_shared
+from mumc_model.zero_shot import Matcher, match_questions
 from server.config import RunConfig
 from server.orders import fit_vocabulary
 from simulations.config import SimulationConfig
@@ -68,11 +72,30 @@ def retrieval_facts(run: RunConfig, held_out: SiteData) -> dict[str, float]:
     }
 
 
+@torch.no_grad()
+def matched_rows(run: RunConfig, weights: Path | None, site: SiteData, device: str) -> list[AnswerRow]:
+    """The site's test questions, answered by matching alone: nothing was fine-tuned.
+
+    Which answers there are, the site's training questions say. Without `weights` the model is the random one that the
+    run begins with.
+    """
+    tokenizer, where = vocabulary(run.vocabulary), choose_device(device)
+    recipe = fit_vocabulary(run.recipe, len(tokenizer.vocab))
+    model = build_model(recipe.model, run.seed)
+    if weights:
+        load_shared(model, load_weights(weights))
+    answers = tuple(dict.fromkeys(row.answer for row in site.vqa if row.split == "train"))
+    size, tokens = recipe.model.vision.image_size, recipe.model.text.max_positions
+    samples = VqaSamples(site, "test", tokenizer, size, tokens)
+    return answer_rows(answers, samples, match_questions(Matcher(model, answers, tokenizer, where), samples))
+
+
 def _archive(config: SimulationConfig, seed: int, images: int, out: Path) -> Path:
     phantom = replace(
         config.source.phantom,
         hospitals=1,
         unlike=0.0,
+        apart="",
         images=images,
         train_questions=0,
         val_questions=0,

@@ -89,13 +89,18 @@ def build_report(study: Study, rng: np.random.Generator) -> Report:
         "baselines": {name: scores(answers[name], rng) for name in guesses},
         "differences": _differences(answers, study.pairs, rng),
         "facts": facts(study),
+        "factors": {arm: dict(study.arm_factors[arm]) for arm in arms if arm in study.arm_factors},
         "out_of_list": _out_of_list(study.questions),
         "bytes_up": sum(t.bytes_up for t in study.training),
         "bytes_down": sum(t.bytes_down for t in study.training),
         "wall_s": round(study.wall_s, 3),
         "caveats": list(study.caveats),
         "config": dict(study.config),
-        "cells": [cell for name in arms + guesses for cell in cells(name, answers[name], factors, rng)]
+        "cells": [
+            cell
+            for name in arms + guesses
+            for cell in cells(name, answers[name], {**factors, **study.arm_factors.get(name, {})}, rng)
+        ]
         + fact_cells(study, factors),
     }
 

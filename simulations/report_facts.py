@@ -32,7 +32,7 @@ def fact_cells(study: Study, factors: Values) -> list[dict[str, Any]]:
     """Every fact as a cell, seed by seed."""
     return [
         {
-            "factors": {**factors, "arm": own.arm},
+            "factors": {**factors, **study.arm_factors.get(own.arm, {}), "arm": own.arm},
             "metric": name,
             "value": value,
             "ci95": None,

@@ -12,6 +12,7 @@ from simulations.report_table import (
     SCORE_COLUMNS,
     SITE_HEADS,
     cost_cells,
+    factor_tables,
     group_heads,
     group_rows,
     score_cells,
@@ -29,8 +30,15 @@ CAPTIONS = {
     "losses": "Training losses by round: each arm's mean over its runs, with the single runs behind it. They are "
     "measured on the batches trained on, so they flatter arms that train on few images.",
     "privacy": "Percent right and retrieval by epsilon; dotted lines are arms without differential privacy.",
+    "ablation": "Difference of the model without a part from the full one of the same setting, with its 95 % interval. "
+    "Small ticks are seeds.",
+    "examples": "Percent right by the number of training questions. Whiskers are 95 % intervals over images, small "
+    "dots are seeds.",
     "bytes": "Weights moved between the sites and the server, all seeds together.",
 }
+
+FIGURES = {"What each part is worth": "ablation", "Few examples": "examples"}
+"""The plot beside a table of `factor_tables`."""
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1b1f24; --faint: #667078; --rule: #d5dade; --paper: #fcfcfb; --card: #f1f3f4;
@@ -68,6 +76,10 @@ def to_html(report: Values, plots: Mapping[str, str]) -> str:
     body = [
         _header(report),
         _section("Accuracy", _arm_table(report), _figure("sites", plots)),
+        *(
+            _section(title, f'<p class="faint">{escape(note)}</p>', _figure(FIGURES[title], plots), _table(heads, rows))
+            for title, note, heads, rows in factor_tables(report)
+        ),
         _section("Differences", _figure("differences", plots), _table(["pair", "points", "by seed"], differences))
         if differences
         else "",

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from simulations.report_factor_plots import ablation_plot, curve_plot
 from simulations.report_svg import ARM_COLOURS, FAINT, INK, RULE, STYLE, to_svg
 from simulations.report_text import finding, megabytes, name_of, pair_name, points_text
 
@@ -30,6 +31,8 @@ def draw_plots(report: Values) -> dict[str, str]:
             "losses": _losses(report),
             "bytes": _bytes(report),
             "privacy": _privacy(report),
+            "ablation": ablation_plot(report),
+            "examples": curve_plot(report),
         }
         return {name: to_svg(plot, name, _summary(name, report)) for name, plot in plots.items() if plot is not None}
 
@@ -146,7 +149,8 @@ def _privacy(report: Values) -> Figure | None:
         values = [100 * scores["overall"]["mean"], None if retrieved is None else 100 * retrieved]
         for panel, value in zip(panels, values, strict=True):
             if value is not None and arm in spent:
-                panel.plot(spent[arm], value, MARKERS[index % len(MARKERS)], color=_colour(arm, index), label=arm)
+                look = {"marker": MARKERS[index % len(MARKERS)], "ls": "none", "color": _colour(arm, index)}
+                panel.plot(spent[arm], value, label=arm, **look)
             elif value is not None:
                 panel.axhline(value, ls=":", lw=1, color=_colour(arm, index), label=name_of(arm))
     for panel, label in zip(
@@ -166,12 +170,13 @@ def _canvas(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _whiskers(axes: Axes, places: Iterable[tuple[float, Values]], colour: str, marker: str, label: str) -> None:
+def _whiskers(axes: Axes, places: Iterable[tuple[float, Values]], colour: str, marker: Any, label: str) -> None:
     places = list(places)
     means = [100 * score["mean"] for _, score in places]
     low = [max(0.0, mean - 100 * score["ci95"][0]) for mean, (_, score) in zip(means, places, strict=True)]
     high = [max(0.0, 100 * score["ci95"][1] - mean) for mean, (_, score) in zip(means, places, strict=True)]
-    axes.errorbar(means, [y for y, _ in places], xerr=[low, high], fmt=marker, color=colour, ms=5, lw=1.6, label=label)
+    look: dict[str, Any] = {"marker": marker, "ls": "none", "color": colour, "ms": 5, "lw": 1.6, "label": label}
+    axes.errorbar(means, [y for y, _ in places], xerr=[low, high], **look)
 
 
 def _bands(axes: Axes, labels: Sequence[str]) -> None:
@@ -190,7 +195,9 @@ def _legend(figure: Figure, axes: Axes) -> None:
     if "question only" in entries:
         entries["question only"] = entries.pop("question only")
     labels = list(entries)
-    figure.legend(entries.values(), labels, loc="outside upper left", ncols=len(labels), fontsize=9, handletextpad=0.4)
+    # More in a row than fit the page would squeeze the plot.
+    columns = len(labels) if len(labels) <= 6 else 4
+    figure.legend(entries.values(), labels, loc="outside upper left", ncols=columns, fontsize=9, handletextpad=0.4)
 
 
 def _colour(arm: str, index: int) -> str:

@@ -207,7 +207,9 @@ def _guess(name: str, questions: Sequence[SiteQuestions], reference: Answers) ->
 
 
 def _guessed(name: str, train: Sequence[Question], test: Sequence[Question]) -> list[float]:
-    """For each test question the probability that the guess is right."""
+    """For each test question the probability that the guess is right; nothing where nothing is asked."""
+    if not test:
+        return []
     if name == "chance":
         return chance(test)
     predictions = {"majority": majority, "question_only": question_only}[name](train, test)

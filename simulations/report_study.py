@@ -91,6 +91,8 @@ class Study:
     questions: Sequence[SiteQuestions]
     training: Sequence[Training] = ()
     facts: Sequence[ArmFacts] = ()
+    arm_factors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What sets an arm apart, by name; copied into its cells."""
     pairs: Sequence[tuple[str, str]] = ()
     """Pairs of arms to compare beside those of `DIFFERENCES`."""
     selection: str = ""

@@ -7,6 +7,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from simulations.report_factors import (
+    ABLATION_NOTE,
+    CURVE_NOTE,
+    ablation_heads,
+    ablation_rows,
+    curve_heads,
+    curve_rows,
+)
 from simulations.report_facts import FACT_HEADS, fact_rows
 from simulations.report_text import (
     MEANINGS,
@@ -50,12 +58,23 @@ def print_report(report: Values, console: Console) -> None:
     for guess, scores in report["baselines"].items():
         table.add_row(name_of(guess), *_narrow_cells(scores), "", style="dim")
     console.print(table)
+    for title, note, heads, rows in factor_tables(report):
+        console.print(_terminal_table(title, heads, rows))
+        console.print(note, highlight=False, style="dim")
     for pair, difference in report["differences"].items():
         console.print(finding(pair, difference), highlight=False)
         if len(difference["by_seed"]) > 1:
             console.print(f"  by seed: {by_seed_text(difference)}", highlight=False, style="dim")
     for note in reading(report)[:3]:
         console.print(note, highlight=False, style="dim")
+
+
+def _terminal_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*heads, title=title, box=SIMPLE_HEAD)
+    table.title_justify, table.padding = "left", (0, 1, 0, 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _narrow_cells(scores: Values) -> list[str]:
@@ -69,6 +88,8 @@ def to_markdown(report: Values) -> str:
     lines = [f"# {report['name']}", "", *(f"- {finding(*item)}" for item in report["differences"].items()), ""]
     lines += ["## Percent of test questions right, with 95 % intervals", ""]
     lines += _rows(["arm", *SCORE_COLUMNS, *COST_COLUMNS], _arm_rows(report))
+    for title, note, heads, rows in factor_tables(report):
+        lines += ["", f"## {title}", "", note, "", *_rows(heads, rows)]
     lines += ["", "## Paired differences in points", ""]
     lines += _rows(["pair", "difference", "by seed"], _difference_rows(report))
     if fact_rows(report):
@@ -81,6 +102,15 @@ def to_markdown(report: Values) -> str:
     lines += [f"- {name_of(arm).capitalize()}: {MEANINGS[arm]}." for arm in arms if arm in MEANINGS]
     lines += ["", "## Again", "", "    " + report["command"], "", f"It took {duration(report['wall_s'])}.", ""]
     return "\n".join(lines)
+
+
+def factor_tables(report: Values) -> list[tuple[str, str, list[str], list[list[str]]]]:
+    """Title, note, heads and rows of the tables for which the arms have factors."""
+    tables = [
+        ("What each part is worth", ABLATION_NOTE, ablation_heads(report), ablation_rows(report)),
+        ("Few examples", CURVE_NOTE, curve_heads(report), curve_rows(report)),
+    ]
+    return [table for table in tables if table[-1]]
 
 
 def _arm_rows(report: Values) -> list[list[str]]:

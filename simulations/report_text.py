@@ -101,7 +101,7 @@ def reading(report: Values) -> list[str]:
     notes = [
         f"{_data_note(report['data'])} Case: {report['case']}.",
         f"Each arm gave {tested['answers']:,} answers, to {tested['questions']:,} test questions about "
-        f"{tested['images']:,} images at {len(report['sites'])} sites, {_seeds_note(seeds)}.",
+        f"{tested['images']:,} images at {_asked(report['sites'])}, {_seeds_note(seeds)}.",
         _interval_note(report["intervals"]["clusters"], seeds),
         f"Questions and splits: {report['measured']['split']}. Right means that the whole answer reads the same once "
         f"normalised by `{report['measured']['normaliser']}`; a part of it is wrong.",
@@ -119,6 +119,12 @@ def reading(report: Values) -> list[str]:
             "Time adds up an arm's rounds; arms run side by side on the same cores, so it is no measure of speed."
         )
     return notes + [_as_sentence(caveat) for caveat in report["caveats"]]
+
+
+def _asked(sites: Values) -> str:
+    """How many sites were asked anything; those of a report without numbers were."""
+    count = sum(facts.get("test_questions", 1) > 0 for facts in sites.values())
+    return f"{count} site" if count == 1 else f"{count} sites"
 
 
 def _data_note(data: str) -> str:

@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,20 +13,20 @@ from flwr.app import Context, RecordDict
 from rich.console import Console
 
 from client.state import RunState
-from configs.loader import dump
+from configs.loader import ConfigurationError, dump
 from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.tokenizer import vocabulary
 from mumc_model.device import choose_device
 from server.app import app as server_app
 from server.federation import run as server_run
 from server.seal import Post
-from simulations.arms import Federation, Stage, plan
+from simulations.arms import Federation, Stage, plan, weights_of
 from simulations.config import Arm, SimulationConfig
 from simulations.engine import Engine, open_engine
 from simulations.grid import LocalGrid
 from simulations.hospitals import pool, prepare
 from simulations.masked import copied, join_all
-from simulations.measures import retrieval_facts, write_bank, write_held_out, write_public
+from simulations.measures import matched_rows, retrieval_facts, write_bank, write_held_out, write_public
 from simulations.private import Budget, private_hospitals, public_units, use_registry, with_noise
 from simulations.progress import Watch
 from simulations.report_study import ArmFacts, ArmResult, SiteQuestions, Study, Training
@@ -81,6 +81,7 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
         training=training,
         facts=facts,
         pairs=config.pairs,
+        arm_factors=config.factors,
         selection=_selection(config),
         wall_s=time.monotonic() - started,
         config=dump(config),
@@ -105,17 +106,22 @@ class _Seed:
         hospitals = prepare(self._config, self._seed, self._out, self._watch.note)
         pooled = self._out / "pool"
         if "centralised" in self._config.arms:
-            pool(hospitals, pooled, self._config)
+            pool(self._members(hospitals), pooled, self._config)
         self._note_questions(hospitals)
         plans = self._plan(hospitals, pooled)
-        if "public" in plans:
-            # Warm variants begin with its weights.
-            self._run_arm("public", plans["public"])
         # The longest chain of work starts first: the pooled archive trains on one worker only.
-        ordered = sorted(plans.keys() - {"public"}, key=lambda arm: (arm != "centralised", arm))
+        ordered = sorted(plans, key=lambda arm: (self._config.kind(arm) != "centralised", arm))
+        running: dict[Arm, Future[None]] = {}
         with ThreadPoolExecutor(len(ordered)) as threads:
+
+            def start(arm: Arm) -> Future[None]:
+                before = self._config.after(arm)
+                if arm not in running:
+                    running[arm] = threads.submit(self._run_arm, arm, plans[arm], start(before) if before else None)
+                return running[arm]
+
             try:
-                for future in as_completed([threads.submit(self._run_arm, arm, plans[arm]) for arm in ordered]):
+                for future in as_completed([start(arm) for arm in ordered]):
                     future.result()
             except BaseException:
                 # An arm failed, or somebody pressed Ctrl-C: the others would go on for as long as their runs take.
@@ -123,8 +129,28 @@ class _Seed:
                 raise
         held_out = write_held_out(self._config, self._seed, self._out) if self._config.variants else None
         for arm in self._config.arms:
-            self._collect(arm, plans[arm])
-            self._measure(arm, plans[arm], held_out)
+            if self._config.matches(arm):
+                self._match(arm, hospitals)
+            else:
+                self._collect(arm, plans[arm])
+                self._measure(arm, plans[arm], held_out)
+
+    def _members(self, hospitals: Sequence[Path]) -> Sequence[Path]:
+        """The hospitals that pre-train together."""
+        return hospitals[: len(hospitals) - self._config.newcomers]
+
+    def _match(self, arm: Arm, hospitals: Sequence[Path]) -> None:
+        """The answers of an arm that trains nothing, at the hospitals that are asked."""
+        after = self._config.after(arm)
+        weights = weights_of(after, self._out / "runs") if after else None
+        run = replace(self._config.run, seed=self._seed)
+        for path in self._asked(hospitals):
+            rows = matched_rows(run, weights, read_site(path), self._config.device)
+            self.results.append(ArmResult(arm=arm, seed=self._seed, site=path.name, rows=rows))
+
+    def _asked(self, hospitals: Sequence[Path]) -> Sequence[Path]:
+        """The hospitals that fine-tune and answer."""
+        return hospitals[-self._config.newcomers :]
 
     def _plan(self, hospitals: list[Path], pooled: Path) -> dict[Arm, list[Stage]]:
         """The stages of every arm; private arms have hospitals with policies of their own, and their noise."""
@@ -132,7 +158,11 @@ class _Seed:
         public = write_public(config, self._seed, self._out) if "public" in config.arms else pooled
         for arm in config.arms:
             stages = plan(arm, config, self._seed, hospitals, public if arm == "public" else pooled, runs)
-            federation = stages[0][0]
+            plans[arm] = stages
+            if len(stages) != 1 or len(stages[0]) != 1:
+                _refuse_unguarded(arm, stages)
+                continue
+            ((federation,),) = stages
             if federation.run.recipe.privacy.on and arm in (*config.variants, "federated"):
                 units, name = public_units(hospitals), f"seed-{self._seed}/{arm}"
                 epsilon = config.variants[arm].epsilon if arm in config.variants else 0.0
@@ -150,11 +180,17 @@ class _Seed:
         """What is known of an arm beside its answers: its budget, and retrieval by its encoders."""
         last = stages[-1][0]
         values = dict(self._budgets[arm].facts()) if arm in self._budgets else {}
-        if held_out is not None and arm != "local":
+        trained = stages[0][0].run.federation.rounds > 0 or arm not in self._config.variants
+        if held_out is not None and self._config.kind(arm) != "local" and trained:
             values |= retrieval_facts(last.run, held_out)
         self.facts.append(ArmFacts(arm=arm, seed=self._seed, values=values))
 
-    def _run_arm(self, arm: Arm, stages: list[Stage]) -> None:
+    def _run_arm(self, arm: Arm, stages: list[Stage], before: Future[None] | None = None) -> None:
+        """All stages, once the arm that this one starts from is done."""
+        if before:
+            before.result()
+        if not stages:
+            return
         total = sum(federation.replies for stage in stages for federation in stage)
         advance = self._watch.task(f"seed {self._seed} {arm}", total)
         with ThreadPoolExecutor(max(len(stage) for stage in stages)) as threads:
@@ -179,10 +215,12 @@ class _Seed:
         )
         server_app(grid, context)
 
-    def _note_questions(self, hospitals: Iterable[Path]) -> None:
+    def _note_questions(self, hospitals: Sequence[Path]) -> None:
+        asked = self._asked(hospitals)
         for path in hospitals:
             site = read_site(path)
-            by_split = {split: [row for row in site.vqa if row.split == split] for split in ("train", "test")}
+            rows = site.vqa if path in asked else ()
+            by_split = {split: [row for row in rows if row.split == split] for split in ("train", "test")}
             self.questions.append(
                 SiteQuestions(
                     seed=self._seed,
@@ -198,13 +236,13 @@ class _Seed:
             folder = Path(federation.run.output_dir)
             lines = [json.loads(line) for line in _lines(folder / "journal.jsonl")]
             vqa = json.loads((folder / "result.json").read_text(encoding="utf-8"))["vqa"]
-            crosses = arm == "federated" or arm in self._config.variants
+            crosses = self._config.kind(arm) == "federated"
             moved = [*lines, vqa] if crosses else []  # the other arms cross no network
             self.training.append(
                 Training(
                     arm=arm,
                     seed=self._seed,
-                    site=federation.sites[0].name if arm == "local" else "",
+                    site=federation.sites[0].name if self._config.kind(arm) == "local" else "",
                     losses=[line["losses"] for line in lines],
                     bytes_up=sum(part["bytes_up"] for part in moved),
                     bytes_down=sum(part["bytes_down"] for part in moved),
@@ -215,6 +253,15 @@ class _Seed:
                 for path in federation.sites:
                     rows = RunState.of(path, federation.run.run_id).rows("test")
                     self.results.append(ArmResult(arm=arm, seed=self._seed, site=path.name, rows=rows))
+
+
+def _refuse_unguarded(arm: Arm, stages: list[Stage]) -> None:
+    """Newcomers have neither policies nor keys in a simulation."""
+    if any(f.masked or f.run.recipe.privacy.on for stage in stages for f in stage):
+        raise ConfigurationError(
+            f"{arm} pre-trains without its newcomers, which is simulated neither with differential privacy nor with "
+            "secure aggregation; set newcomers=0, or privacy=none and secagg.mode=off"
+        )
 
 
 def _hand_over_heads(pooled: Federation, federation: Federation) -> None:
@@ -251,13 +298,20 @@ def _case(config: SimulationConfig) -> str:
         hospitals = f"{sites} synthetic hospitals of unlikeness {source.phantom.unlike:g}"
         uniform = source.phantom.question_mix == "uniform"
         asked = "asked about alike" if uniform else "each asked about its own kind of images"
-        return f"{hospitals}, {source.phantom.images} captioned images each, {asked}"
+        apart = f"; the last one sees {source.phantom.apart} only, and no other sees it" if source.phantom.apart else ""
+        return f"{hospitals}, {source.phantom.images} captioned images each, {asked}{apart}{_newcomers(config)}"
     names = (
         f"{source.captions} captions and {source.questions} questions" if source.kind == "public" else "site folders"
     )
     return (
         f"{names} over {sites} hospitals, patients split by {split.scheme} ({split.label}), questions {split.questions}"
+        f"{_newcomers(config)}"
     )
+
+
+def _newcomers(config: SimulationConfig) -> str:
+    count = config.newcomers
+    return f"; the last {count} of them took no part in pre-training, and only there is anything asked" if count else ""
 
 
 def _selection(config: SimulationConfig) -> str:
@@ -270,6 +324,7 @@ def _selection(config: SimulationConfig) -> str:
 
 def _caveats(config: SimulationConfig) -> list[str]:
     caveats = [
+        *config.caveats,
         f"pre-training: {config.run.federation.rounds} rounds of {config.run.federation.local_steps} steps of "
         f"{config.run.recipe.pretrain.batch_size} records at each site; centralised takes as many as all together",
     ]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mumc_model.data.files import write_if_changed
 from mumc_model.data.phantom_anatomy import Patient
-from mumc_model.data.phantom_cases import Case, draw_cases, hospital_shares, pooled_shares
+from mumc_model.data.phantom_cases import MODALITIES, Case, draw_cases, hospital_shares, pooled_shares, shares_within
 from mumc_model.data.phantom_images import Scanner, draw_image
 from mumc_model.data.phantom_text import STYLES, ask_questions, question_capacity, write_captions
 from mumc_model.data.records import SiteWriter
@@ -50,6 +50,8 @@ class PhantomConfig:
     question_mix: Literal["uniform", "own"] = "uniform"
     """What questions are about: `uniform`, the mix of all hospitals together (the archives are skewed, the questions
     are not); `own`, the mix of the hospital's archive."""
+    apart: str = ""
+    """A modality that the last hospital alone sees, in its archive and its questions; it sees no other."""
     normal_share: float = 0.08
     """Share of examinations without a finding, over all hospitals."""
     closed_share: float = 0.25
@@ -71,6 +73,11 @@ class PhantomConfig:
         _require(
             self.question_mix in ("uniform", "own"),
             f"phantom.question_mix is {self.question_mix!r}; choose 'uniform' or 'own'",
+        )
+        _require(
+            not self.apart or (self.apart in MODALITIES and self.hospitals > 1),
+            f"phantom.apart is {self.apart!r} with {self.hospitals} hospitals; choose one of {', '.join(MODALITIES)}, "
+            "and at least 2 hospitals",
         )
         _require(
             self.questions_per_image <= question_capacity(),
@@ -96,8 +103,21 @@ class Hospital:
 
 def plan_hospitals(config: PhantomConfig, seed: int) -> list[Hospital]:
     """The hospitals of a federation, without any image."""
-    archives_HC = hospital_shares(config.hospitals, config.unlike, _generator(seed, 0, "shares"))
-    return [_plan_hospital(config, seed, number, archives_HC[number - 1]) for number in range(1, config.hospitals + 1)]
+    pooled_HC = [_pooled(config, number) for number in range(1, config.hospitals + 1)]
+    rng, shared = _generator(seed, 0, "shares"), config.hospitals - bool(config.apart)
+    archives_HC = [*hospital_shares(shared, config.unlike, rng, pooled_HC[0]), *pooled_HC[shared:]]
+    return [
+        _plan_hospital(config, seed, number, *shares)
+        for number, shares in enumerate(zip(archives_HC, pooled_HC, strict=True), start=1)
+    ]
+
+
+def _pooled(config: PhantomConfig, number: int) -> NDArray[np.float64]:
+    """Share of each cell in the part of the world that this hospital belongs to."""
+    if not config.apart:
+        return pooled_shares()
+    last = number == config.hospitals
+    return shares_within([modality for modality in MODALITIES if (modality == config.apart) == last])
 
 
 def write_hospitals(
@@ -114,14 +134,16 @@ def write_hospitals(
     return folders
 
 
-def _plan_hospital(config: PhantomConfig, seed: int, number: int, shares_C: NDArray[np.float64]) -> Hospital:
+def _plan_hospital(
+    config: PhantomConfig, seed: int, number: int, shares_C: NDArray[np.float64], pooled_C: NDArray[np.float64]
+) -> Hospital:
     rng = _generator(seed, number, "plan")
     own_style = np.eye(len(STYLES))[(number - 1) % len(STYLES)]
     style_weights = (1 - config.unlike) / len(STYLES) + config.unlike * own_style
     return Hospital(
         name=f"hospital-{number}",
         archive_shares=shares_C,
-        asked_shares=shares_C if config.question_mix == "own" else pooled_shares(),
+        asked_shares=shares_C if config.question_mix == "own" else pooled_C,
         normal_share=min(1.0, config.normal_share * float(np.exp(config.unlike * rng.uniform(-1, 1)))),
         scanner=Scanner.draw(config.unlike, config.contrast, config.noise, rng),
         style_weights=tuple(style_weights.tolist()),

@@ -3,6 +3,7 @@
 Dimensions: H hospitals, C cells (a cell is one modality, organ and finding that make sense together).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,19 +65,31 @@ def pooled_shares() -> NDArray[np.float64]:
     return shares_C
 
 
-def hospital_shares(hospitals: int, unlike: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Share of each cell at each hospital, [H, C]; rows sum to 1 and their mean is `pooled_shares`.
+def shares_within(modalities: Collection[str]) -> NDArray[np.float64]:
+    """`pooled_shares` as far as they are of these modalities, [C]; they sum to 1."""
+    shares_C = pooled_shares()
+    shares_C[[cell[0] not in modalities for cell in CELLS]] = 0
+    shares_C /= shares_C.sum()
+    return shares_C
+
+
+def hospital_shares(
+    hospitals: int, unlike: float, rng: np.random.Generator, pooled_C: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Share of each cell at each hospital, [H, C]; rows sum to 1 and their mean is `pooled_C`, by default all cells'.
 
     Each cell is dealt to the hospitals by a Dirichlet draw whose concentration falls from 30 to 0.05 as `unlike` goes
     from 0 to 1 (at 0 the rows are equal); then hospitals are scaled to equal size, so that only the mix differs.
     """
-    pooled_C = pooled_shares()
+    pooled_C = pooled_shares() if pooled_C is None else pooled_C
     if unlike == 0 or hospitals == 1:
         return np.tile(pooled_C, (hospitals, 1))
     concentration = 30.0 * 600.0**-unlike
     dealt_HC = rng.dirichlet(np.full(hospitals, concentration), size=len(CELLS)).T + 1e-4
+    seen_C = pooled_C > 0
+    dealt_HC *= seen_C
     for _ in range(500):
-        dealt_HC *= pooled_C / dealt_HC.mean(axis=0)
+        dealt_HC *= np.divide(pooled_C, dealt_HC.mean(axis=0), where=seen_C, out=np.zeros_like(pooled_C))
         dealt_HC /= dealt_HC.sum(axis=1, keepdims=True)
     return dealt_HC
 

@@ -17,7 +17,6 @@ from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import Augmentation, augment, normalise
 from mumc_model.errors import DataError
 
-
 _FEW = 3
 """Keeps the draw of few questions apart from those of batches."""
 

@@ -146,7 +146,7 @@ def test_adapters_are_drawn_from_the_seed_and_leave_the_process_s_random_state(d
 
 
 def test_adapters_of_frozen_encoders_are_refused():
-    with pytest.raises(ConfigError, match="nothing to adapt"):
+    with pytest.raises(ConfigError, match="nothing is left to adapt"):
         replace(RECIPE.finetune, freeze="encoders", adapters=AdapterConfig(rank=2))
 
 

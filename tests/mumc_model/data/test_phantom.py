@@ -1,6 +1,8 @@
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +105,31 @@ def test_uniform_questions_are_drawn_alike_everywhere_and_own_ones_as_the_archiv
     own = plan_hospitals(PhantomConfig(unlike=1.0, question_mix="own"), 0)
     assert all(np.array_equal(hospital.asked_shares, pooled_shares()) for hospital in uniform)
     assert all(np.array_equal(hospital.asked_shares, hospital.archive_shares) for hospital in own)
+
+
+@pytest.mark.parametrize("mix", ["uniform", "own"])
+def test_a_modality_apart_is_all_that_the_last_hospital_sees_and_asks_about_and_nothing_of_the_others(
+    mix: str, tmp_path: Path
+) -> None:
+    config = replace(TINY, hospitals=3, apart="mr", question_mix=mix)
+    for folder in write_hospitals(config, tmp_path, 4):
+        site = read_site(folder)
+        seen = {record.labels["modality"] for record in (*site.captions, *site.vqa)}
+        assert seen == ({"mr"} if folder.name == "hospital-3" else {"xray", "ct"})
+
+
+def test_hospitals_beside_one_that_is_apart_share_out_the_rest_of_the_world_evenly() -> None:
+    *beside, last = plan_hospitals(PhantomConfig(hospitals=4, apart="ct"), 1)
+    rest = np.where([cell[0] == "ct" for cell in CELLS], 0, pooled_shares())
+    mean = np.mean([hospital.archive_shares for hospital in beside], axis=0)
+    np.testing.assert_allclose(mean, rest / rest.sum(), atol=0.01)
+    assert last.archive_shares.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("options", [{"apart": "mri"}, {"apart": "mr", "hospitals": 1}])
+def test_what_cannot_be_apart_is_refused_with_the_choices(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="choose one of xray, ct, mr, and at least 2 hospitals"):
+        PhantomConfig(**options)
 
 
 def test_a_hospital_without_questions_is_written_with_captions_only(tmp_path: Path) -> None:
