@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mumc_model.statistics import Interval, bootstrap_mean, paired_difference
 
@@ -62,16 +61,24 @@ def point(heat_PP: NDArray[np.floating], mask_HW: NDArray[np.bool_]) -> Pointed:
 
 def coverage(mask_HW: NDArray[np.bool_], side: int) -> Grid:
     """Share of each patch that the mask covers, PP; the image is squeezed to a square as the model sees it."""
-    scale = Image.fromarray(mask_HW.astype(np.float32))
-    return np.asarray(scale.resize((side, side), Image.Resampling.BOX), dtype=np.float64).clip(0, 1)
+    down_PH, across_PW = (_overlaps(side, pixels) for pixels in mask_HW.shape)
+    covered_PP: Grid = down_PH @ mask_HW @ across_PW.T
+    return covered_PP
 
 
 def lies_in(covered_PP: Grid, least: float = LEAST_SHARED) -> NDArray[np.bool_]:
     """Which patches lie in the mask that covers this share of each; that with the most of it does in any case."""
     smaller = min(1.0, covered_PP.sum())
     # Rounding must not lose a quarter that is one exactly.
-    enough_PP: NDArray[np.bool_] = covered_PP >= least * smaller - 1e-6
-    return (covered_PP > 0) & (enough_PP | (covered_PP == covered_PP.max()))
+    enough_PP = covered_PP >= least * smaller - 1e-6
+    inside_PP: NDArray[np.bool_] = (covered_PP > 0) & (enough_PP | (covered_PP == covered_PP.max()))
+    return inside_PP
+
+
+def _overlaps(side: int, pixels: int) -> NDArray[np.float64]:
+    """What each pixel of a line covers of each of `side` patches of that line, one row a patch; rows sum to 1."""
+    edges, patch = np.arange(pixels + 1) * (side / pixels), np.arange(side)[:, None]
+    return np.diff(edges.clip(patch, patch + 1))
 
 
 def _centre(side: int) -> tuple[slice, slice]:
