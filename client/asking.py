@@ -58,6 +58,7 @@ def ask_at(
     risk: float = RISK,
     level: float = LEVEL,
     top: int = 5,
+    user: str = "",
 ) -> Asked:
     """The reply of the site's own model, once it stands in the site's log; without a line there is no answer.
 
@@ -70,6 +71,7 @@ def ask_at(
         risk: Of a short list without the right answer.
         level: Share of questions like validation's that may be referred without need.
         top: How many answers to show.
+        user: Who asks, for the log; without it, this process's user.
 
     Raises:
         SigningError: the site has no keys to sign its log with.
@@ -78,10 +80,7 @@ def ask_at(
     """
     device = choose_device(read_site_config(root).device)
     keys = SiteKeys.open(root)
-    folder = model or root / OWN_MODEL
-    if not (folder / "model.safetensors").is_file():
-        raise DataError(f"there is no answering model in {folder}; make one with: mumc-site finetune {root}")
-    answerer, weights = _opened(folder, (folder / "model.safetensors").stat().st_mtime_ns)
+    answerer, weights = opened_model(root, model)
     found = answerer.ask(
         image,
         question,
@@ -98,7 +97,7 @@ def ask_at(
     secret = _secret(keys)
     line = question_line(
         found,
-        user=getpass.getuser(),
+        user=user or getpass.getuser(),
         image=_digest(secret, b"image", image.read_bytes()),
         question=_digest(secret, b"question", question.encode()),
         model=weights,
@@ -115,6 +114,19 @@ def digests_of(root: Path, image: Path, question: str) -> tuple[str, str]:
     """
     secret = read_secret(SiteKeys.open(root).folder / SECRET)
     return _digest(secret, b"image", image.read_bytes()), _digest(secret, b"question", question.encode())
+
+
+def opened_model(root: Path, model: Path | None = None) -> tuple[Answerer, str]:
+    """The model that answers at the site, opened once for as long as it stays as it is, and its weights' digest.
+
+    Raises:
+        DataError: there is none.
+        CheckpointError: it cannot be read.
+    """
+    folder = model or root / OWN_MODEL
+    if not (folder / "model.safetensors").is_file():
+        raise DataError(f"there is no answering model in {folder}; make one with: mumc-site finetune {root}")
+    return _opened(folder, (folder / "model.safetensors").stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=1)

@@ -49,7 +49,7 @@ def show(
 
     entries = log_at(folder).entries()
     for entry in entries[-last:] if last else entries:
-        typer.echo(json.dumps(entry, sort_keys=True) if as_json else f"{entry['index'] + 1:5d}  {_words(entry)}")
+        typer.echo(json.dumps(entry, sort_keys=True) if as_json else f"{entry['index'] + 1:5d}  {line_words(entry)}")
 
 
 def _show_summary(found: "SiteLogSummary") -> None:
@@ -73,7 +73,7 @@ def _show_summary(found: "SiteLogSummary") -> None:
     _show("server's", f"{found.server}, as its last order told")
 
 
-def _words(entry: dict[str, Any]) -> str:
+def line_words(entry: dict[str, Any]) -> str:
     """A line of the log in words."""
     kind, when = entry["kind"], entry["time"][:19]
     if kind == "key":
