@@ -1,0 +1,110 @@
+"""One DICOM file read with suspicion: what it claims to be is checked before anything is decoded."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from client.intake.archive import UNREADABLE
+from client.intake.config import IntakeConfig
+from client.intake.errors import UnusableSourceError
+
+NO_PICTURE = "neither a picture nor a report"
+NO_DICOM, DAMAGED, NO_IDENTITY = "not DICOM", "damaged DICOM", "DICOM without SOP class, study, series or instance UID"
+INDEX, GIANT, IMPOSSIBLE = (
+    "the index of an export (DICOMDIR)",
+    "more pixels than intake.max_megapixels",
+    "impossible size",
+)
+CUT = "cut short: fewer pixels than its header says"
+DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+_NO_PICTURES = ("RTDOSE", "RTIMAGE", "SEG", "REG", "KO", "PR")
+"""Modalities whose pixels are masks, doses or settings."""
+_PREAMBLE = 128
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+"""How a file without preamble begins: group 0002 or 0008, of either byte order."""
+_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+
+
+def parse(content: bytes, config: IntakeConfig) -> Dataset:
+    """The file as a data set whose identity and size can be believed.
+
+    Raises:
+        UnusableSourceError: it is no DICOM, is damaged, or announces what no scanner makes.
+    """
+    if content[_PREAMBLE : _PREAMBLE + 4] != b"DICM" and content[:2] not in _FIRST_GROUPS:
+        raise UnusableSourceError(NO_DICOM)
+    with tolerant():
+        dataset = pydicom.dcmread(BytesIO(content), force=True)
+        if dataset.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY_CLASS or "DirectoryRecordSequence" in dataset:
+            raise UnusableSourceError(INDEX)
+        if not all(str(dataset.get(name, "")).strip() for name in _UIDS):
+            raise UnusableSourceError(NO_IDENTITY)
+        if has_pixels(dataset):
+            _check_size(dataset, config)
+    return dataset
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """Work on a data set whose values may be anything: pydicom neither warns nor validates, and every fault is one.
+
+    Raises:
+        UnusableSourceError: whatever goes wrong; it quotes nothing.
+    """
+    before = pydicom.config.settings.reading_validation_mode
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UnusableSourceError:
+        raise
+    except MemoryError:
+        raise UnusableSourceError(GIANT) from None
+    except Exception:  # Lazy conversion raises anything at all, often quoting values.
+        raise UnusableSourceError(DAMAGED) from None
+    finally:
+        pydicom.config.settings.reading_validation_mode = before
+
+
+def has_pixels(dataset: Dataset) -> bool:
+    """Whether it is a picture of a patient."""
+    return text_of(dataset, "Modality").upper() not in _NO_PICTURES and any(
+        name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+    )
+
+
+def text_of(dataset: Dataset, name: str) -> str:
+    """An attribute as text; empty where it is absent or cannot be read."""
+    try:
+        value: Any = dataset.get(name, "")
+        return "" if value is None else str(value).strip()
+    except Exception:  # As in `tolerant`; an attribute that cannot be read is as good as none.
+        return ""
+
+
+def _check_size(dataset: Dataset, config: IntakeConfig) -> None:
+    try:
+        rows, columns, samples, bits = (int(dataset.get(name, 0) or 0) for name in _SIZES)
+        frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    except (TypeError, ValueError):
+        raise UnusableSourceError(IMPOSSIBLE) from None
+    if min(rows, columns, samples, bits, frames) < 1 or samples > 4 or bits > 64:
+        raise UnusableSourceError(IMPOSSIBLE)
+    if rows * columns > config.max_megapixels * 1_000_000:
+        raise UnusableSourceError(GIANT)
+    if dataset.file_meta.get("TransferSyntaxUID") and dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return
+    held = len(dataset[next(n for n in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if n in dataset)].value)
+    # YBR 4:2:2 stores two of three samples; anything below that is cut.
+    if held * 8 * 3 < rows * columns * samples * bits * frames * 2:
+        raise UnusableSourceError(CUT)
+
+
+__all__ = ["UNREADABLE", "has_pixels", "parse", "text_of", "tolerant"]
