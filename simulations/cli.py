@@ -48,12 +48,24 @@ def run(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished simulation.")] = Path("outputs/latest"),
+    site: Annotated[str, typer.Option(help="The board's page of this hospital; of all without it.")] = "",
+    prices: Annotated[
+        Path | None, typer.Option(help="A YAML file with prices under board:, as in a site.yaml, for the board's page.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the board's page; by default beside the report.")] = None,
 ) -> None:
-    """Show a finished simulation's table again."""
+    """Show a finished simulation's table again, and write one page for a board: was joining worth it (HTML and PDF)."""
+    from client.board.prices import Prices, prices_file
+    from client.board.write import write_board
+    from simulations.board import of_report
     from simulations.report import read_report
     from simulations.report_table import print_report
 
-    print_report(read_report(folder), Console())
+    found, console = read_report(folder), Console()
+    print_report(found, console)
+    facts = of_report(found, prices_file(prices) if prices else Prices(), site)
+    html, pdf = write_board(facts, out or (folder if folder.is_dir() else folder.parent))
+    console.print(f"for a board: {html} and {pdf.name}", highlight=False, soft_wrap=True)
 
 
 def _run_all(jobs: list[list[str]]) -> None:

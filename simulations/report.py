@@ -11,6 +11,7 @@ import numpy as np
 from mumc_model.data.files import write_atomically
 from mumc_model.data.protocols import OWN, describe, protocol_of
 from mumc_model.evaluate import out_of_list_share
+from simulations.board import board_numbers
 from simulations.report_facts import fact_cells, facts
 from simulations.report_html import to_html
 from simulations.report_plots import draw_plots
@@ -88,6 +89,7 @@ def build_report(study: Study, rng: np.random.Generator) -> Report:
         "arms": {arm: scores(answers[arm], rng) | _costs(arm, study.training) for arm in arms},
         "baselines": {name: scores(answers[name], rng) for name in guesses},
         "differences": _differences(answers, study.pairs, rng),
+        "board": board_numbers(answers, np.random.default_rng(0)),
         "facts": facts(study),
         "factors": {arm: dict(study.arm_factors[arm]) for arm in arms if arm in study.arm_factors},
         "out_of_list": _out_of_list(study.questions),

@@ -19,7 +19,7 @@ caption { text-align: left; color: var(--faint); padding-bottom: .2rem; }
   html { font-size: 11.5px; } body { max-width: none; padding: 0; line-height: 1.38; }
   h2 { margin: 1rem 0 .3rem; } th, td { padding: .2rem .8rem .2rem 0; } .findings { margin: .7rem 0; }
   h2, caption { break-after: avoid; } tr, figure, li { break-inside: avoid; }
-  figure { max-width: 40rem; margin: .4rem 0; }
+  .pairs { break-inside: avoid; } figure { max-width: 40rem; margin: .4rem 0; }
   .findings { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """,
     light={"local": "#c77700", "federated": "#0b62b4"},

@@ -1,0 +1,161 @@
+"""The board's page of a simulation: what a board would be told of its report, for all hospitals or for one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from client.board.compare import Asked, compare
+from client.board.facts import BoardFacts, Comparison, Effort, Gap, Group, NotMeasured, Privacy, Share
+from client.board.prices import Prices, costs
+from client.board.traffic import energy_at
+from configs.loader import nearest
+from simulations.report_scores import Answers
+from simulations.report_study import ReportError
+from simulations.report_text import by_seed_text
+
+FEDERATED, LOCAL, ALL = "federated", "local", "all sites"
+SMALLEST_GROUP = 10
+DATA = {
+    "synthetic": "A simulation on one machine with synthetic images: its numbers compare ways of training and say "
+    "nothing of accuracy on patients.",
+    "real": "A simulation on one machine with published images: a research comparison, not a clinical evaluation.",
+}
+
+Values = Mapping[str, Any]
+
+
+def board_numbers(answers: Mapping[str, Answers], rng: np.random.Generator) -> dict[str, Any]:
+    """Both models compared over all sites and at each, as plain JSON values; empty without both arms."""
+    if not {FEDERATED, LOCAL} <= answers.keys():
+        return {}
+    sites = answers[FEDERATED].sites
+    masks = {ALL: np.ones(len(sites), dtype=bool)} | {str(site): sites == site for site in np.unique(sites)}
+    return {name: _plain(_compared(answers, mask, rng)) for name, mask in masks.items()}
+
+
+def of_report(report: Values, prices: Prices, site: str = "") -> BoardFacts:
+    """What the board is told of all the hospitals of a report, or of the one that is named.
+
+    Raises:
+        ReportError: there is no such hospital.
+    """
+    if site and site not in report["sites"]:
+        raise ReportError(f"this simulation has no hospital '{site}'; {nearest(site, report['sites'])}")
+    effort = _effort(report, prices, site)
+    where = f"hospital '{site}' of the simulation" if site else "all hospitals of the simulation"
+    return BoardFacts(
+        name=prices.hospital or f"{where} '{report['name']}'",
+        about=f"Pre-training together, beside each hospital pre-training alone, on {'its' if site else 'their'} own "
+        f"test questions; {report['case']}.",
+        day="",
+        simulated=DATA[report["data"]],
+        comparison=_comparison(report, site or ALL),
+        privacy=_privacy(report),
+        effort=effort,
+        costs=costs(prices, effort),
+        notes=_notes(report),
+    )
+
+
+def _compared(answers: Mapping[str, Answers], mask: Any, rng: np.random.Generator) -> Comparison:
+    federated, local = answers[FEDERATED].where(mask), answers[LOCAL].where(mask)
+    asked = Asked(
+        images=federated.clusters(),
+        answer_types=federated.answer_types.tolist(),
+        question_types=federated.question_types.tolist(),
+        federated=federated.values,
+        local=local.values,
+    )
+    return compare(asked, SMALLEST_GROUP, rng)
+
+
+def _plain(found: Comparison) -> dict[str, Any]:
+    return {
+        "overall": _group(found.overall),
+        "answer_types": [_group(group) for group in found.answer_types],
+        "question_types": [_group(group) for group in found.question_types],
+        "smallest": found.smallest,
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "name": group.name,
+        "answers": group.answers,
+        "images": group.images,
+        "pooled": group.pooled,
+    }
+    for key in ("local", "federated", "gap"):
+        value = getattr(group, key)
+        plain[key] = {"mean": value.mean, "ci95": [value.low, value.high]}
+    return plain
+
+
+def _comparison(report: Values, name: str) -> Comparison | NotMeasured:
+    if not report.get("board"):
+        lacks = [arm for arm in (FEDERATED, LOCAL) if arm not in report["arms"]]
+        why = f"this simulation has no arm {' and none '.join(lacks)}" if lacks else "the report is of an older version"
+        return NotMeasured("accuracy of both models", why)
+    found = report["board"][name]
+    return Comparison(
+        overall=_read(found["overall"]),
+        answer_types=tuple(map(_read, found["answer_types"])),
+        question_types=tuple(map(_read, found["question_types"])),
+        smallest=found["smallest"],
+    )
+
+
+def _read(plain: Values) -> Group:
+    return Group(
+        name=plain["name"],
+        answers=plain["answers"],
+        images=plain["images"],
+        pooled=plain["pooled"],
+        local=Share(plain["local"]["mean"], *plain["local"]["ci95"]),
+        federated=Share(plain["federated"]["mean"], *plain["federated"]["ci95"]),
+        gap=Gap(plain["gap"]["mean"], *plain["gap"]["ci95"]),
+    )
+
+
+def _privacy(report: Values) -> Privacy:
+    spent = report["facts"].get(FEDERATED, {})
+    if "epsilon" not in spent:
+        return Privacy.without("patient", uncharged=len(report["seeds"]))
+    cap = NotMeasured("cap of the privacy budget", "no officer has signed one in a simulation")
+    delta = spent.get("delta", NotMeasured("delta", "the report does not name it"))
+    return Privacy(kind="bounded", unit="patient", epsilon=spent["epsilon"], cap=cap, delta=delta)
+
+
+def _effort(report: Values, prices: Prices, site: str) -> Effort:
+    arm = report["arms"].get(FEDERATED)
+    why = "a simulation counts all hospitals together" if arm else f"this simulation has no arm {FEDERATED}"
+    if arm is None or site:
+        names = ("rounds taken part in", "bytes sent", "bytes received", "hours of the machine", "energy used")
+        rounds, up, down, hours, kwh = (NotMeasured(name, why) for name in names)
+        return Effort(rounds=rounds, bytes_up=up, bytes_down=down, hours=hours, kwh=kwh)
+    taken = arm["wall_s"] / 3600
+    kwh_used, counted = energy_at(taken, prices.watts)
+    played = sum(len(run["rounds"]) for run in arm["losses"])
+    return Effort(
+        rounds=played or NotMeasured("rounds taken part in", "the report has no losses"),
+        bytes_up=arm["bytes_up"],
+        bytes_down=arm["bytes_down"],
+        hours=taken,
+        kwh=kwh_used,
+        counted=counted,
+    )
+
+
+def _notes(report: Values) -> tuple[str, ...]:
+    notes = [f"Weights that answer: {report['measured']['selection'] or 'as they were left'}."]
+    difference = report["differences"].get(f"{FEDERATED}-{LOCAL}")
+    if difference and len(difference["by_seed"]) > 1:
+        notes.append(f"Over all hospitals, difference in points by seed: {by_seed_text(difference)}.")
+    if FEDERATED in report["arms"]:
+        seeds = len(report["seeds"])
+        notes.append(
+            f"Rounds, bytes and hours are of all hospitals over {seeds} {'seeds' if seeds > 1 else 'seed'}; other arms "
+            "ran beside this one on the same machine."
+        )
+    return tuple(notes)
