@@ -117,13 +117,21 @@ def read_private_key(path: Path, password: bytes | None = None) -> Ed25519Privat
     Raises:
         SigningError: there is none, others can read it, it is not an Ed25519 key, or the password is wrong.
     """
-    content = read_secret(path)
+    return open_private_key(read_secret(path), password, str(path))
+
+
+def open_private_key(content: bytes, password: bytes | None, name: str) -> Ed25519PrivateKey:
+    """The key in the content of such a file; `name` is what an error calls it.
+
+    Raises:
+        SigningError: it is not an Ed25519 key, or the password is wrong.
+    """
     try:
         key = load_pem_private_key(content, password)
     except (TypeError, ValueError, UnsupportedAlgorithm):
-        raise SigningError(f"{path} is not a private key, or the password is not its password") from None
+        raise SigningError(f"{name} is not a private key, or the password is not its password") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise SigningError(f"{path} holds a key of another kind; make an Ed25519 key with `mumc-privacy keygen`")
+        raise SigningError(f"{name} holds a key of another kind; make an Ed25519 key with `mumc-privacy keygen`")
     return key
 
 

@@ -8,8 +8,6 @@ import typer
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from client.privacy.policy import PrivacyPolicy
-
 app = typer.Typer(rich_markup_mode=None)
 
 Unit = Literal["patient", "record"]
@@ -53,9 +51,10 @@ def approve(
     yes: Annotated[bool, typer.Option("--yes", help="Sign without asking once more.")] = False,
 ) -> None:
     """Sign a site's life-time budget, or hand over to another officer's key. Shows first what is signed."""
-    from client.privacy.ledger import Ledger
+    from client.privacy.approving import approve as sign_and_keep
+    from client.privacy.approving import draft
     from client.privacy.ledger_rows import now
-    from client.privacy.policy import PrivacyPolicy, sign_policy
+    from client.privacy.policy import PrivacyPolicy
 
     if handover is not None:
         _hand_over(site, key, handover, password_file, yes)
@@ -72,12 +71,13 @@ def approve(
         reason=reason,
         approved=now(),
     )
-    name = _describe(site, policy)
+    shown = draft(site, policy)
+    for name, value in shown.rows():
+        typer.echo(f"{name:<17}{value}")
     signer = open_key(key, password_file)
     _confirm(yes)
-    ledger = Ledger.open(site)
-    ledger.approve(sign_policy(policy, name, signer))
-    typer.echo(f"approved: row {ledger.head.count - 1} of the ledger, and policy.privacy in site.yaml")
+    row = sign_and_keep(site, shown, signer)
+    typer.echo(f"approved: row {row} of the ledger, and policy.privacy in site.yaml")
 
 
 @app.command("ledger")
@@ -141,27 +141,6 @@ def _is_known(site: Path, patient_id: str, bad_share: float) -> bool:
     except DataError:
         return False
     return patient_id in {row.patient_id for row in data.captions} | {row.patient_id for row in data.vqa}
-
-
-def _describe(site: Path, policy: "PrivacyPolicy") -> str:
-    """The site's name, after showing what is signed and refusing what contradicts the site's records."""
-    import dataclasses
-
-    from client.privacy.errors import PolicyError
-    from client.privacy.limits import check_delta_for
-    from client.privacy.policy import check_site_unit
-    from mumc_model.data.records import read_site
-
-    data = read_site(site)
-    check_site_unit(policy, data.unit)
-    patients = [*(row.patient_id for row in data.captions), *(row.patient_id for row in data.vqa)]
-    count = len(set(patients)) if policy.unit == "patient" else len(patients)
-    check_delta_for(policy.delta, count, policy.unit, PolicyError)
-    for field in dataclasses.fields(policy):
-        if field.name not in ("public_key", "signature"):
-            typer.echo(f"{field.name:<17}{getattr(policy, field.name) or '-'}")
-    typer.echo(f"{'site':<17}{data.name}, which holds {count:,} {policy.unit}s (this number is not signed or sent)")
-    return data.name
 
 
 def _hand_over(site: Path, key: Path, to: Path, password_file: Path | None, yes: bool) -> None:

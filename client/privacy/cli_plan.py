@@ -9,13 +9,8 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from client.privacy.ledger import Ledger
-    from client.privacy.own_runs import OwnRuns
-    from client.privacy.plan import PlanRequest
 
 app = typer.Typer(rich_markup_mode=None)
-
-RUNS = Path("outputs")
-"""Where mumc-sim writes its runs by default."""
 
 
 @app.command()
@@ -39,8 +34,9 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers instead of a table.")] = False,
 ) -> None:
     """Say what a run would cost in privacy before it is run: epsilon, where it stops, what an attacker could gain."""
+    from client.privacy.own_runs import runs_of
     from client.privacy.plan import PlanRequest
-    from client.privacy.plan_site import at_site
+    from client.privacy.plan_site import after_charges, at_site, site_values
     from client.privacy.plan_text import to_console
     from client.privacy.planner import plan_for
 
@@ -58,53 +54,21 @@ def plan(
         from client.privacy.plan_plots import check_plot_name
 
         check_plot_name(plot)
-    past = _own_runs(runs)
+    past = runs_of(runs)
     ledger = None if site is None else _ledger(site)
-    found = plan_for(request if ledger is None else _after_charges(request, ledger))
+    found = plan_for(request if ledger is None else after_charges(request, ledger))
     here = None if ledger is None else at_site(found, ledger)
     if plot is not None:
         from client.privacy.plan_plots import write_plots
 
         write_plots(found, plot)
     if as_json:
-        values = found.to_dict() | past.to_dict(found.epsilon) | {"site": None, "site_problem": None}
-        if here is not None:
-            values |= {"site_problem": here} if isinstance(here, str) else {"site": here.to_dict()}
-        typer.echo(json.dumps(values, indent=1))
+        typer.echo(json.dumps(found.to_dict() | past.to_dict(found.epsilon) | site_values(here), indent=1))
     else:
         to_console(found, Console(), past, here)
-
-
-def _own_runs(folder: Path | None) -> "OwnRuns":
-    """Those of the folder that is named, else of the usual one where it is there."""
-    from client.privacy.errors import PlanError
-    from client.privacy.own_runs import OwnRuns, read_own_runs
-
-    if folder is None:
-        return read_own_runs(RUNS) if RUNS.is_dir() else OwnRuns()
-    found = read_own_runs(folder)
-    if found.problems and not found.found:
-        raise PlanError(f"no report of {folder} can be read; {found.problems[0]}")
-    return found
 
 
 def _ledger(site: Path) -> "Ledger":
     from client.privacy.ledger import Ledger
 
     return Ledger.open(site)
-
-
-def _after_charges(request: "PlanRequest", ledger: "Ledger") -> "PlanRequest":
-    """The request after what the site's ledger has charged, under the site's policy where both count at one delta."""
-    from dataclasses import replace
-
-    from client.privacy.errors import PolicyError
-
-    request = replace(request, spent=ledger.events())
-    try:
-        policy = ledger.policy()
-    except PolicyError:
-        return request
-    if policy.delta != request.delta:
-        return request
-    return replace(request, order=ledger.order, cap=policy.epsilon if request.cap is None else request.cap)

@@ -13,6 +13,9 @@ from client.privacy.ledger import Ledger
 from client.privacy.ledger_rows import Reservation
 from protocol.signing import fingerprint
 
+BUDGET = ("cap", "spent", "spent_and_reserved", "remaining")
+CHARGE_HEADS = ("run", "round", "for", "sample rate", "noise", "planned", "done", "state", "epsilon")
+
 
 def summary(ledger: Ledger) -> dict[str, Any]:
     """Everything that is shown, as plain values. Numbers that need a policy are left out where none is in force."""
@@ -47,42 +50,52 @@ def summary(ledger: Ledger) -> dict[str, Any]:
 def to_console(shown: dict[str, Any], console: Console) -> None:
     """Print the budget, then every charge."""
     _print_budget(shown, console)
-    table = Table("run", "round", "for", "sample rate", "noise", "planned", "done", "state", "epsilon", box=None)
+    table = Table(*CHARGE_HEADS, box=None)
     for charge in shown["charges"]:
-        event, done = charge["event"], charge["steps_done"]
-        table.add_row(
-            charge["run"],
-            f"{charge['round']}.{charge['attempt']}",
-            charge["purpose"],
-            f"{event['sample_rate']:.4g}",
-            f"{event['noise_multiplier']:.3g}",
-            str(event["steps"]),
-            "-" if done is None else str(done),
-            "reserved" if done is None else "spent",
-            f"{charge['epsilon_after']:.3f}",
-        )
+        table.add_row(*charge_cells(charge))
     if shown["charges"]:
         console.print(table)
     console.print(f"verified: {shown['rows']} rows, head {shown['head'][:16]}", highlight=False)
 
 
-def _print_budget(shown: dict[str, Any], console: Console) -> None:
-    if (policy := shown["policy"]) is None:
-        console.print(shown["policy_problem"], highlight=False, soft_wrap=True)
-        return
-    epsilon, beside = shown["epsilon"], shown["epsilon_if_fixed_beforehand"]
-    table = Table("", "epsilon", box=None)
-    for name in ("cap", "spent", "spent_and_reserved", "remaining"):
-        table.add_row(name.replace("_", " "), f"{epsilon[name]:.3f}")
-    console.print(table)
+def charge_cells(charge: dict[str, Any]) -> tuple[str, ...]:
+    """A charge of the summary, as it stands under `CHARGE_HEADS`."""
+    event, done = charge["event"], charge["steps_done"]
+    return (
+        charge["run"],
+        f"{charge['round']}.{charge['attempt']}",
+        charge["purpose"],
+        f"{event['sample_rate']:.4g}",
+        f"{event['noise_multiplier']:.3g}",
+        str(event["steps"]),
+        "-" if done is None else str(done),
+        "reserved" if done is None else "spent",
+        f"{charge['epsilon_after']:.3f}",
+    )
+
+
+def budget_lines(shown: dict[str, Any]) -> tuple[str, ...]:
+    """For whom the budget of the summary counts, how, and who signed it."""
+    policy, epsilon, beside = shown["policy"], shown["epsilon"], shown["epsilon_if_fixed_beforehand"]
     adjacency = shown["adjacency"].replace("_", " ")
-    for line in (
+    return (
         f"per {policy['unit']}, {adjacency}, delta {policy['delta']:g}, {epsilon['accountant']}",
         f"the same work fixed beforehand: {beside['spent_and_reserved']:.3f} by {beside['accountant']}",
         f"approved by {policy['officer']}, {policy['role']}, {policy['approved'][:10]}, "
         f"key {fingerprint(policy['public_key'])}",
         f"withdrawn: {shown['excluded']}",
-    ):
+    )
+
+
+def _print_budget(shown: dict[str, Any], console: Console) -> None:
+    if shown["policy"] is None:
+        console.print(shown["policy_problem"], highlight=False, soft_wrap=True)
+        return
+    table = Table("", "epsilon", box=None)
+    for name in BUDGET:
+        table.add_row(name.replace("_", " "), f"{shown['epsilon'][name]:.3f}")
+    console.print(table)
+    for line in budget_lines(shown):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

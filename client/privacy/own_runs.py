@@ -13,6 +13,8 @@ from typing import Any
 
 from client.privacy.errors import PlanError
 
+RUNS = Path("outputs")
+"""Where mumc-sim writes its runs by default."""
 FILE_NAME = "report.json"
 SCHEMA_VERSION = 1
 MOST_BYTES = 1 << 25
@@ -74,6 +76,20 @@ class OwnRuns:
             "own_runs_found": len(self.found),
             "own_runs_problems": list(self.problems),
         }
+
+
+def runs_of(folder: Path | None) -> OwnRuns:
+    """Those of the folder that is named, else of the usual one where it is there.
+
+    Raises:
+        PlanError: there is no such folder, or none of its reports can be read.
+    """
+    if folder is None:
+        return read_own_runs(RUNS) if RUNS.is_dir() else OwnRuns()
+    found = read_own_runs(folder)
+    if found.problems and not found.found:
+        raise PlanError(f"no report of {folder} can be read; {found.problems[0]}")
+    return found
 
 
 def read_own_runs(folder: Path) -> OwnRuns:

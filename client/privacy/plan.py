@@ -69,8 +69,8 @@ class PlanRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What the request would cost, where it would stop, and what an attacker could gain."""
+class Sketch:
+    """What RDP alone says of a request, which is quick enough to be drawn anew while a slider moves."""
 
     unit: str = "patient"
     adjacency: str = ADJACENCY
@@ -83,9 +83,6 @@ class Plan:
     sample_rate: float
     noise_multiplier: float
     delta: float
-    epsilon: float
-    """Of the whole plan alone, by `accountant`."""
-    accountant: str
     epsilon_rdp: float
     """Of the whole plan alone, by `accountant_rdp` at the best order."""
     accountant_rdp: str
@@ -98,10 +95,25 @@ class Plan:
     """The last step that fits under the cap, counted over all rounds; None without a cap or where all fit."""
     stops_at_round: int | None
     """The first round that no longer fits as a whole, and so is refused; None without a cap or where all fit."""
-    doubled_epsilon: float
-    """Of the plan with twice the rounds, by `accountant`."""
     doubled_epsilon_after: float
     """Of what was spent and the plan with twice the rounds, by `accountant_rdp`."""
+    epsilon_after_over_steps: Curve
+    """With what was spent, by `accountant_rdp`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Sketch):
+    """What the request would cost, where it would stop, and what an attacker could gain."""
+
+    epsilon: float
+    """Of the whole plan alone, by `accountant`."""
+    accountant: str
+    doubled_epsilon: float
+    """Of the plan with twice the rounds, by `accountant`."""
     false_positive_rate: float
     true_positive_rate: float
     """The largest of any test for a patient's presence at that false-positive rate."""
@@ -109,16 +121,10 @@ class Plan:
     """The most that a prior belief of 50 % in a patient's presence can become."""
     epsilon_over_steps: Curve
     """Of the plan alone, by `accountant`."""
-    epsilon_after_over_steps: Curve
-    """With what was spent, by `accountant_rdp`."""
     epsilon_over_delta: Curve
     """Of the whole plan alone, by `accountant`."""
     noise_over_cap: Curve
     """The least noise with which the whole plan would fit under a cap, by `accountant_rdp`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Plan":

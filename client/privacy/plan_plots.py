@@ -1,5 +1,6 @@
 """A plan's curves: epsilon over the rounds with the cap, and epsilon over delta."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from client.privacy.errors import PlanError
-from client.privacy.plan import Plan
+from client.privacy.plan import Plan, Sketch
 from mumc_model import figures
-from mumc_model.figures import FAINT
+from mumc_model.figures import CLEAR, FAINT, VARIABLES, to_svg
 
 PLD_COLOUR, RDP_COLOUR, CAP_COLOUR = "#0b62b4", "#d98200", "#a83232"
 STYLE: dict[Any, Any] = {**figures.STYLE, "svg.hashsalt": "plan"}
 FORMATS = (".svg", ".png")
 WIDTH, HEIGHT = 8.4, 3.6
 PIXELS_AN_INCH = 150
+PAGE_VARIABLES = {**VARIABLES, PLD_COLOUR: "pld", RDP_COLOUR: "rdp", CAP_COLOUR: "cap"}
+"""A page's own shades of these colours, for light and dark."""
+DRAWING = threading.Lock()
+"""Held while a page draws: matplotlib's settings belong to the whole program, and a page answers in threads."""
 
 
 def write_plots(plan: Plan, path: Path) -> None:
@@ -28,7 +33,7 @@ def write_plots(plan: Plan, path: Path) -> None:
     """
     check_plot_name(path)
     metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-    with mpl.rc_context(STYLE):
+    with DRAWING, mpl.rc_context(STYLE):
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(plan).savefig(path, dpi=PIXELS_AN_INCH, facecolor="white", metadata=metadata)
 
@@ -50,22 +55,49 @@ def draw(plan: Plan) -> Figure:
     _over_steps(over_steps, plan)
     _over_delta(over_delta, plan)
     for axes in (over_steps, over_delta):
-        axes.grid(axis="y", linewidth=0.5)
-        axes.set_axisbelow(True)
-        axes.set_ylim(bottom=0)
-        axes.set_ylabel("epsilon")
+        _finish(axes)
     entries, labels = over_steps.get_legend_handles_labels()
     figure.legend(entries, labels, loc="outside upper left", ncols=len(labels), fontsize=9, handletextpad=0.4)
     return figure
 
 
-def _over_steps(axes: Axes, plan: Plan) -> None:
+def rounds_svg(plan: Sketch) -> str:
+    """Epsilon over the rounds for a page; of a sketch the life-time alone."""
+    cap = "" if plan.cap is None else f", under a cap of {plan.cap:g}"
+    summary = f"epsilon from {plan.epsilon_spent:.3f} to {plan.epsilon_after:.3f} over the rounds, by RDP{cap}"
+    with DRAWING, mpl.rc_context({**STYLE, **CLEAR}):
+        figure = Figure(figsize=(7.6, 3.0))
+        axes = figure.add_axes((0.075, 0.15, 0.9, 0.73))
+        _over_steps(axes, plan)
+        _finish(axes)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, fontsize=9, handletextpad=0.4)
+        return to_svg(figure, "rounds", summary, PAGE_VARIABLES)
+
+
+def delta_svg(plan: Plan) -> str:
+    """Epsilon over delta for a page."""
+    summary = f"epsilon of the whole plan over delta, {plan.epsilon:.3f} at {plan.delta:g}, by PLD"
+    with DRAWING, mpl.rc_context({**STYLE, **CLEAR}):
+        figure = Figure(figsize=(7.6, 2.6))
+        axes = figure.add_axes((0.075, 0.18, 0.9, 0.77))
+        _over_delta(axes, plan)
+        _finish(axes)
+        return to_svg(figure, "delta", summary, PAGE_VARIABLES)
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(axis="y", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("epsilon")
+
+
+def _over_steps(axes: Axes, plan: Sketch) -> None:
     """Over rounds where there are several, else over steps."""
     unit, length = ("round", plan.steps_a_round) if plan.rounds > 1 else ("step", 1)
-    for curve, colour, style, label in (
-        (plan.epsilon_over_steps, PLD_COLOUR, "o-", "this plan, PLD"),
-        (plan.epsilon_after_over_steps, RDP_COLOUR, "-", "life-time, RDP"),
-    ):
+    lifetime = (plan.epsilon_after_over_steps, RDP_COLOUR, "-", "life-time, RDP")
+    alone = [(plan.epsilon_over_steps, PLD_COLOUR, "o-", "this plan, PLD")] if isinstance(plan, Plan) else []
+    for curve, colour, style, label in (*alone, lifetime):
         axes.plot([x / length for x, _ in curve], [y for _, y in curve], style, color=colour, ms=4, label=label)
     if plan.cap is not None:
         axes.axhline(plan.cap, color=CAP_COLOUR, linestyle="--", linewidth=1.2, label=f"cap {plan.cap:g}")

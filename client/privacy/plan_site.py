@@ -1,13 +1,13 @@
 """A plan beside the site it is made for: what its officer has signed, and what its ledger has left."""
 
 import datetime
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from client.privacy.errors import PolicyError
 from client.privacy.event import Event
 from client.privacy.ledger import Ledger
-from client.privacy.plan import Plan
+from client.privacy.plan import PlanRequest, Sketch
 from client.privacy.policy import PrivacyPolicy
 
 
@@ -49,7 +49,19 @@ class PlanAtSite:
         return {**asdict(self), "refused": self.refused}
 
 
-def at_site(plan: Plan, ledger: Ledger) -> PlanAtSite | str:
+def after_charges(request: PlanRequest, ledger: Ledger) -> PlanRequest:
+    """The request after what the site's ledger has charged, under the site's policy where both count at one delta."""
+    request = replace(request, spent=ledger.events())
+    try:
+        policy = ledger.policy()
+    except PolicyError:
+        return request
+    if policy.delta != request.delta:
+        return request
+    return replace(request, order=ledger.order, cap=policy.epsilon if request.cap is None else request.cap)
+
+
+def at_site(plan: Sketch, ledger: Ledger) -> PlanAtSite | str:
     """The plan as the site would charge it, or why it would charge nothing: no policy is in force."""
     try:
         policy = ledger.policy()
@@ -78,7 +90,14 @@ def at_site(plan: Plan, ledger: Ledger) -> PlanAtSite | str:
     )
 
 
-def _charged(plan: Plan, ledger: Ledger, policy: PrivacyPolicy, rate: float) -> tuple[float, int | None]:
+def site_values(found: PlanAtSite | str | None) -> dict[str, Any]:
+    """Plain values of what `at_site` found; of no site without one."""
+    if isinstance(found, str):
+        return {"site": None, "site_problem": found}
+    return {"site": None if found is None else found.to_dict(), "site_problem": None}
+
+
+def _charged(plan: Sketch, ledger: Ledger, policy: PrivacyPolicy, rate: float) -> tuple[float, int | None]:
     """Epsilon after the whole plan, and the last step under the cap where that comes before its end."""
     from client.privacy.accounting import steps_within
     from client.privacy.budget import filter_epsilon, filter_order

@@ -8,10 +8,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from client.privacy.own_runs import OwnRun, OwnRuns
-from client.privacy.plan import Plan
+from client.privacy.plan import Plan, Sketch
 from client.privacy.plan_site import PlanAtSite
 
 NO_RUNS = "no runs yet"
+FOLLOWS = "follows"
+"""In the place of what a sketch does not know."""
 MOST_NAMED = 3
 """Of reports that could not be read."""
 
@@ -26,30 +28,34 @@ def to_console(plan: Plan, console: Console, runs: OwnRuns, site: PlanAtSite | s
     console.print(table, highlight=False)
 
 
-def rows(plan: Plan, runs: OwnRuns, site: PlanAtSite | str | None = None) -> Iterator[tuple[str, str]]:
+def rows(plan: Sketch, runs: OwnRuns, site: PlanAtSite | str | None = None) -> Iterator[tuple[str, str]]:
     """What an officer asks, and the plan's answer; `site` is the plan at a site, or why its policy says nothing."""
+    whole = plan if isinstance(plan, Plan) else None
     yield "what is protected", _protected(plan)
     yield "the work", _work(plan)
     yield "noise", f"{plan.noise_multiplier:.4g} times the largest change that one {plan.unit} can make to a step"
-    yield "epsilon, this plan", _epsilon(plan)
-    yield "epsilon, life-time", _lifetime(plan)
-    yield "where it stops", _stop(plan)
+    yield (
+        "epsilon, this plan",
+        _epsilon(whole) if whole else f"at most {plan.epsilon_rdp:.3f}, by RDP; the closer number {FOLLOWS}",
+    )
+    yield "epsilon, life-time", lifetime(plan)
+    yield "where it stops", stop(plan)
     if site is not None:
-        yield "at this site", "\n".join(_at_site(plan, site))
-    yield "twice the rounds", _doubled(plan)
-    yield "what an attacker gains", _attack(plan)
-    yield "noise for other caps", _caps(plan)
-    yield "accuracy", "\n".join(_accuracy(plan, runs))
+        yield "at this site", "\n".join(at_site_lines(plan, site))
+    yield "twice the rounds", _doubled(whole) if whole else FOLLOWS
+    yield "what an attacker gains", _attack(whole) if whole else FOLLOWS
+    yield "noise for other caps", _caps(whole) if whole else FOLLOWS
+    yield "accuracy", "\n".join(_accuracy(whole, runs)) if whole else FOLLOWS
 
 
-def _protected(plan: Plan) -> str:
+def _protected(plan: Sketch) -> str:
     return (
         f"whether any one {plan.unit} of about {plan.patients:,} is in the data at all, with everything that is "
         f"recorded about them; the promise may fail with a probability of about delta = {plan.delta:g}"
     )
 
 
-def _work(plan: Plan) -> str:
+def _work(plan: Sketch) -> str:
     rounds = "1 round" if plan.rounds == 1 else f"{plan.rounds:,} rounds"
     return (
         f"{plan.steps:,} steps in {rounds}, {plan.batch:,} {plan.unit}s a step on average: each enters a step with "
@@ -65,11 +71,13 @@ def _epsilon(plan: Plan) -> str:
     )
 
 
-def _lifetime(plan: Plan) -> str:
+def lifetime(plan: Sketch) -> str:
+    """What was spent, and what would be."""
     return f"{plan.epsilon_spent:.3f} spent before, {plan.epsilon_after:.3f} after this plan, by RDP"
 
 
-def _stop(plan: Plan) -> str:
+def stop(plan: Sketch) -> str:
+    """Where the cap ends the plan."""
     if plan.cap is None:
         return "nowhere: no cap is given (--cap)"
     if plan.stops_at_step is None:
@@ -90,8 +98,8 @@ def _doubled(plan: Plan) -> str:
 def _attack(plan: Plan) -> str:
     return (
         f"the best possible test for a {plan.unit}'s presence, wrong on {100 * plan.false_positive_rate:g} % of those "
-        f"who are absent, finds at most {_percent(plan.true_positive_rate)} of those who are present; someone who "
-        f"thought it a coin's toss can become at most {_percent(plan.posterior)} sure. Both are for an attacker who "
+        f"who are absent, finds at most {percent(plan.true_positive_rate)} of those who are present; someone who "
+        f"thought it a coin's toss can become at most {percent(plan.posterior)} sure. Both are for an attacker who "
         "sees every update and knows everyone else"
     )
 
@@ -102,7 +110,7 @@ def _caps(plan: Plan) -> str:
     return ", ".join(f"{noise:.3g} for {cap:g}" for cap, noise in plan.noise_over_cap) + ", by RDP, for all of the plan"
 
 
-def _at_site(plan: Plan, site: PlanAtSite | str) -> Iterator[str]:
+def at_site_lines(plan: Sketch, site: PlanAtSite | str) -> Iterator[str]:
     """What the site's policy and ledger make of the plan, the obstacles first."""
     if isinstance(site, str):
         yield f"REFUSED: {site}"
@@ -126,7 +134,7 @@ def _at_site(plan: Plan, site: PlanAtSite | str) -> Iterator[str]:
     yield from _budget(plan, site)
 
 
-def _budget(plan: Plan, site: PlanAtSite) -> Iterator[str]:
+def _budget(plan: Sketch, site: PlanAtSite) -> Iterator[str]:
     left = (
         f"{site.epsilon_spent:.3f} of the policy's {site.cap:g} is charged and {site.epsilon_remaining:.3f} left, by "
         f"RDP at delta {site.delta:g}"
@@ -176,6 +184,6 @@ def _share(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Rounded up, so that the words never promise more than the number."""
     return f"{math.ceil(share * 1000 - 1e-9) / 10:.1f} %"

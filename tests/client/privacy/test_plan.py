@@ -286,3 +286,19 @@ def test_a_known_plan_needs_neither_torch_nor_any_accountant(cache, known):
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("cap", [None, 3.0])
+def test_a_sketch_says_what_the_plan_says_by_rdp(cap):
+    request = PlanRequest(patients=5000, batch=64, steps=50, rounds=40, noise_multiplier=1.2, delta=1e-6, cap=cap)
+    whole = planner.compute(request).to_dict()
+    drawn = planner.sketch(request).to_dict()
+    assert drawn == {name: whole[name] for name in drawn}
+    assert whole.keys() - drawn.keys() >= {"epsilon", "true_positive_rate", "noise_over_cap"}
+
+
+def test_a_sketch_for_an_epsilon_keeps_it_with_more_noise_than_the_plan():
+    request = PlanRequest(patients=5000, batch=64, steps=50, rounds=40, epsilon=3.0, delta=1e-6)
+    drawn, whole = planner.sketch(request), planner.compute(request)
+    assert drawn.epsilon_rdp <= 3.0
+    assert whole.noise_multiplier < drawn.noise_multiplier < 1.2 * whole.noise_multiplier
