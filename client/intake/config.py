@@ -29,6 +29,10 @@ class IntakeConfig:
     """Of CT images: a name such as `lung`, or `centre/width`; empty takes what the image itself asks for."""
     frames: Literal["first", "middle", "all", "none"] = "middle"
     """Which frames of a multi-frame image become images; `none` leaves such images out."""
+    images_a_series: int = 3
+    """Images of one series that become records, spread evenly over it; 0 takes all."""
+    describe: bool = False
+    """Give images without a report a caption of what their header says: "CT, chest"."""
     max_side: int = 512
     """Pixels of the longer side that are kept."""
     burned_in: Literal["redact", "quarantine"] = "redact"
@@ -68,6 +72,8 @@ class IntakeConfig:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"intake.{name} is {getattr(self, name)}; choose 1 or more")
+        if self.images_a_series < 0:
+            raise ConfigurationError(f"intake.images_a_series is {self.images_a_series}; choose 0 for all, or more")
         if self.workers < 0:
             raise ConfigurationError(f"intake.workers is {self.workers}; choose 0 for all cores, or 1 or more")
 

@@ -64,6 +64,10 @@ class Pseudonyms:
         """What an import remembers a file by, whose name may be a patient's."""
         return self._digest("source", name).hex()[:32]
 
+    def word(self, word: str) -> bytes:
+        """What a word of an identity is known by: a report can be searched for it, and nobody can read it."""
+        return self._digest("word", word.casefold())[:16]
+
     def shifted(self, day: date, patient: str) -> date | None:
         """The day moved back by this patient's number of days; None where the calendar begins later than that."""
         days = 1 + int.from_bytes(self._digest("shift", patient)[:8], "big") % MOST_DAYS
