@@ -11,15 +11,14 @@ from client.feedback import encoded
 from client.gate import check_records
 from client.privacy.policy import check_run, read_policy
 from client.ranks import Job, SiteRanks
-from client.rounds import Arrays, as_numpy, caption_dataset, merged_model, report
+from client.rounds import Arrays, caption_dataset, merged_model, packed_difference, report
 from client.site import Site
 from client.state import Sent
 from configs.loader import load
 from mumc_model.config import Recipe
 from mumc_model.errors import DataError
-from mumc_model.sharing import shared_weights
 from mumc_model.train import Pretrainer
-from protocol.codec import pack
+from protocol.codec import pack, unpack
 from protocol.compression import Codec
 from protocol.lowrank import LEFT, RIGHT
 from protocol.messages import Order, Report
@@ -64,7 +63,7 @@ def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]
     state = site.state(order.run_id)
     with SiteRanks(site) as ranks:
         private = state.private_weights(before_round=order.round)
-        model, schema, before = merged_model(order, base, recipe, site, private)
+        model, schema = merged_model(order, base, recipe, site, private)
         dataset = caption_dataset(site, recipe, order.vocabulary)
         group = ranks.join(Job.of(order, captions_digest(site), site.seed(order.seed)))
         trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group)
@@ -81,23 +80,25 @@ def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]
     # The disk takes its time over moments twice the model's size; the update is made meanwhile.
     with ThreadPoolExecutor(1) as writer:
         kept = writer.submit(state.keep_private_weights, order.round, trainer.state_dict())
-        after = as_numpy(shared_weights(model))
-        difference = {name: after[name] - before[name] for name in schema.names}
-        arrays = encoded(order, packed_update(Codec.of(order.codec), trainer, difference, schema), state)
+        arrays = encoded(order, packed_update(order, trainer, base, schema), state)
         kept.result()
     return Sent(arrays=arrays, metrics=result.losses)
 
 
-def packed_update(codec: Codec, trainer: Pretrainer, difference: Arrays, schema: WeightSchema) -> Arrays:
-    """What a codec encodes of a round: the packed differences, or the factors of what adapters have added.
+def packed_update(
+    order: Order, trainer: Pretrainer, base: Mapping[str, np.ndarray[Any, Any]], schema: WeightSchema
+) -> Arrays:
+    """What the order's codec encodes of a round: the packed difference, or the factors of what adapters have added.
 
     Raises:
         UpdateError: the order's adapters are others than the trainer's.
     """
-    sent = codec.sent(schema)
+    update = packed_difference(trainer.model, base, schema)
+    codec = Codec.of(order.codec)
     if codec.adapters is None:
-        return pack(difference, sent)
-    weights = {name: weight for name, weight in difference.items() if name in sent.names}
+        return update
+    sent = codec.sent(schema)
+    weights = {name: weight for name, weight in unpack(update, schema).items() if name in sent.names}
     for name, (left, right) in trainer.factors.items():
         weights |= {name + LEFT: left.numpy(), name + RIGHT: right.numpy()}
     return pack(weights, sent)

@@ -11,12 +11,11 @@ import numpy as np
 from client.config import read_site_config
 from client.pretrain import captions_digest, packed_update
 from client.ranks import Job, SiteRanks
-from client.rounds import Arrays, as_numpy, caption_dataset, merged_model, report
+from client.rounds import Arrays, caption_dataset, merged_model, report
 from client.site import Site, open_folder
 from configs.loader import load
 from mumc_model.config import Recipe
 from mumc_model.data.phantom import PhantomConfig, write_hospitals
-from mumc_model.sharing import shared_weights
 from mumc_model.train import Pretrainer
 from protocol.compression import Codec, encode
 from protocol.messages import Order, Report
@@ -39,7 +38,7 @@ def rehearse_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], root: 
     with TemporaryDirectory(prefix="rehearsal-", dir=root / "state") as place:
         site = _synthetic(Path(place), root, recipe)
         with SiteRanks(site) as ranks:
-            model, schema, before = merged_model(order, base, recipe, site)
+            model, schema = merged_model(order, base, recipe, site)
             dataset = caption_dataset(site, recipe, order.vocabulary)
             group = ranks.join(Job.of(order, captions_digest(site), order.seed))
             trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group)
@@ -50,9 +49,8 @@ def rehearse_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], root: 
                 total_steps=order.total_steps,
                 seed=order.seed,
             )
-    after, codec = as_numpy(shared_weights(model)), Codec.of(order.codec)
-    update = packed_update(codec, trainer, {name: after[name] - before[name] for name in schema.names}, schema)
-    return report(order, site, len(site.data.captions), result.losses), encode(update, codec)
+    update = packed_update(order, trainer, base, schema)
+    return report(order, site, len(site.data.captions), result.losses), encode(update, Codec.of(order.codec))
 
 
 def _synthetic(place: Path, root: Path, recipe: Recipe) -> Site:

@@ -17,7 +17,7 @@ from mumc_model.data.collate import CaptionDataset
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import CheckpointError, DataError
 from mumc_model.model import HEAD, MumcModel, build_model
-from protocol.codec import digest, unpack
+from protocol.codec import digest, pack, unpack
 from protocol.errors import StaleError
 from protocol.messages import Order, Report
 from protocol.schema import WeightSchema
@@ -31,8 +31,8 @@ def merged_model(
     recipe: Recipe,
     site: Site,
     kept: Mapping[str, torch.Tensor] | None = None,
-) -> tuple[MumcModel, WeightSchema, Arrays]:
-    """The run's model with the weights that came, their schema, and those weights by name.
+) -> tuple[MumcModel, WeightSchema]:
+    """The run's model with the weights that came, and their schema.
 
     The masked-token head is that among `kept`; without one it starts anew.
 
@@ -48,8 +48,16 @@ def merged_model(
         raise StaleError("the weights that came are not those that the order names; the server must send both again")
     given = {name: torch.tensor(weight) for name, weight in weights.items()}
     given |= {name: weight for name, weight in (kept or {}).items() if name.startswith(HEAD)}
-    model = build_model(recipe.model, site.seed(), given)
-    return model, schema, weights
+    return build_model(recipe.model, site.seed(), given), schema
+
+
+def packed_difference(model: MumcModel, base: Mapping[str, np.ndarray[Any, Any]], schema: WeightSchema) -> Arrays:
+    """The model's shared weights less those of the base, packed."""
+    state = model.state_dict()
+    update = pack(as_numpy({name: state[name].cpu() for name in schema.names}), schema)
+    for dtype, flat in update.items():
+        flat -= base[dtype]
+    return update
 
 
 def report(order: Order, site: Site, examples: int, metrics: Mapping[str, float]) -> Report:

@@ -99,17 +99,25 @@ def open_site(context: Context) -> Site:
 def site_log(context: Context) -> logging.Logger:
     """The site's own log, `state/site.log`; a node that cannot write one logs to its terminal."""
     try:
-        folder = site_root(context) / "state"
-        log = logging.getLogger(f"fedmumc.site.{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}")
-        if not log.handlers:
+        return folder_log(site_root(context))
+    except DataError:
+        return logging.getLogger("fedmumc")
+
+
+def folder_log(root: Path) -> logging.Logger:
+    """The same of the site in a folder."""
+    folder = root / "state"
+    log = logging.getLogger(f"fedmumc.site.{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}")
+    if not log.handlers:
+        try:
             folder.mkdir(exist_ok=True)
             handler = RotatingFileHandler(folder / "site.log", maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
-            handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
-            log.addHandler(handler)
-            log.setLevel(logging.INFO)
-            log.propagate = False
-    except (DataError, OSError):
-        return logging.getLogger("fedmumc")
+        except OSError:
+            return logging.getLogger("fedmumc")
+        handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
     return log
 
 

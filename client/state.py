@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mumc_model.checkpoint import load_weights, save_weights
+from client.site import folder_log
+from mumc_model.checkpoint import load_weights
 from mumc_model.data.files import write_atomically
 from mumc_model.errors import CheckpointError
 from mumc_model.evaluate import AnswerRow
+from mumc_model.tensorfile import map_tensors, write_tensors
 from protocol.messages import Order, to_json
 
 PRETRAINING = "pretrain-after-round-{:05d}.safetensors"
@@ -55,17 +55,25 @@ class RunState:
         return cls(root / "state" / "runs" / run_id)
 
     def private_weights(self, before_round: int, *, charged: bool = False) -> dict[str, Tensor] | None:
-        """What training left behind in the round before, or None: in a first round, or after a missed one."""
+        """What training left behind in the round before, or None: in a first round, or after a missed one.
+
+        A file that a loss of power cut off counts as missed too, and the site's log says so.
+        """
         path = self.folder / (CHARGED if charged else PRETRAINING).format(before_round - 1)
-        return load_weights(path) if path.is_file() else None
+        try:
+            return load_weights(path) if path.is_file() else None
+        except CheckpointError:
+            self._warn("%s is cut off; round %d begins here as after one that was missed", path.name, before_round)
+            return None
 
     def keep_private_weights(self, after_round: int, weights: Mapping[str, Tensor], *, charged: bool = False) -> None:
         """Keep what the next round needs; the round before stays too, so that this round can be done again.
 
-        `charged` keeps weights that differential privacy covers apart from others.
+        `charged` keeps weights that differential privacy covers apart from others. The disk is not waited for.
         """
         form = CHARGED if charged else PRETRAINING
-        save_weights(self.folder / form.format(after_round), weights)
+        arrays = {name: weight.detach().cpu().numpy() for name, weight in weights.items()}
+        write_tensors(self.folder / form.format(after_round), arrays, {}, durable=False)
         self._forget(form, {form.format(number) for number in (after_round - 1, after_round)})
 
     def residual(self, before_round: int, *, charged: bool = False) -> Arrays | None:
@@ -73,16 +81,23 @@ class RunState:
 
         That of the newest earlier round, however long ago: what was not delivered then is still owed, and a round that
         is done again finds what it found the first time. Where the reply of a round was lost, its update is lost, and
-        what the codec had left of it is delivered all the same.
+        what the codec had left of it is delivered all the same. What a loss of power cut off is owed no more, and the
+        site's log says so.
+        """
+        earlier = self._earlier(CHARGED_RESIDUAL if charged else RESIDUAL, before_round)
+        try:
+            return _read_arrays(earlier[-1])[0] if earlier else None
+        except CheckpointError:
+            self._warn("%s is cut off; what the codec took from earlier updates is lost", earlier[-1].name)
+            return None
+
+    def keep_residual(self, after_round: int, residual: Arrays, *, charged: bool = False) -> None:
+        """Keep what is owed after a round, and the one before it, from which this round would be done again.
+
+        The disk is not waited for.
         """
         form = CHARGED_RESIDUAL if charged else RESIDUAL
-        earlier = self._earlier(form, before_round)
-        return _read_arrays(earlier[-1])[0] if earlier else None
-
-    def keep_residual(self, after_round: int, residual: Mapping[str, Any], *, charged: bool = False) -> None:
-        """Keep what is owed after a round, and the one before it, from which this round would be done again."""
-        form = CHARGED_RESIDUAL if charged else RESIDUAL
-        write_atomically(self.folder / form.format(after_round), safetensors.numpy.save(dict(residual)))
+        write_tensors(self.folder / form.format(after_round), residual, {}, durable=False)
         before = {path.name for path in self._earlier(form, after_round)[-1:]}
         self._forget(form, before | {form.format(after_round)})
 
@@ -99,8 +114,7 @@ class RunState:
 
     def keep_sent_update(self, order: Order, sent: Sent, of: str = "") -> None:
         """Keep what answers an order before it leaves; updates of earlier rounds, and what a crash cut off, go."""
-        facts = {"metrics": json.dumps(dict(sent.metrics))}
-        write_atomically(self._sent(order, of), safetensors.numpy.save(sent.arrays, facts))
+        write_tensors(self._sent(order, of), sent.arrays, {"metrics": json.dumps(dict(sent.metrics))})
         for path in self.folder.glob("update-of-round-*"):
             if path.name < SENT.format(order.round, ""):
                 path.unlink(missing_ok=True)
@@ -115,6 +129,9 @@ class RunState:
         """The files of this form that rounds before this one left, the newest last."""
         found = sorted(self.folder.glob(form.replace("{:05d}", "?????")))
         return [path for path in found if path.name < form.format(before_round)]
+
+    def _warn(self, text: str, *values: object) -> None:
+        folder_log(self.folder.parents[2]).warning(text, *values)
 
     def _forget(self, form: str, kept: set[str]) -> None:
         for path in self.folder.glob(form.replace("{:05d}", "*")):
@@ -173,16 +190,15 @@ class RunState:
 
 
 def _read_arrays(path: Path) -> tuple[Arrays, dict[str, float]]:
-    """The arrays of a file, and the metrics beside them.
+    """The arrays of a file, mapped, and the metrics beside them.
 
     Raises:
         CheckpointError: it is damaged.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            metrics = json.loads((file.metadata() or {}).get("metrics", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metrics  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
+        arrays, facts = map_tensors(path)
+        return arrays, json.loads(facts.get("metrics", "{}"))
+    except ValueError as error:
         raise CheckpointError(f"{path.name} is damaged ({error}); delete it, and the round is trained anew") from error
 
 

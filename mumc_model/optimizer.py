@@ -1,6 +1,6 @@
 """AdamW, its moments as named tensors that can be kept, and FedProx's pull towards the weights a round began with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -45,19 +45,12 @@ def moments(weights: Weights, optimizer: torch.optim.Optimizer) -> dict[str, Ten
     }
 
 
-def fill_moments(weights: Weights, optimizer: torch.optim.Optimizer) -> None:
-    """Give every weight moments of zero, as places to load kept ones into."""
-    for weight in weights.values():
-        zero = torch.zeros_like(weight, requires_grad=False)
-        step = torch.zeros((), device=weight.device)
-        optimizer.state[weight] = {"step": step, "exp_avg": zero, "exp_avg_sq": zero.clone()}
-
-
-def drop_moments(weights: Weights, optimizer: torch.optim.Optimizer, kept: Mapping[str, Tensor]) -> None:
-    """Take the moments away again from weights that `kept` holds none for."""
-    for name, weight in weights.items():
-        if f"optimizer.step.{name}" not in kept:
-            del optimizer.state[weight]
+def make_room(weights: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Give these weights moments, as places to put others' into; what is in them is nothing yet."""
+    for weight in weights:
+        first = torch.empty_like(weight, requires_grad=False)
+        step = torch.empty((), device=weight.device)
+        optimizer.state[weight] = {"step": step, "exp_avg": first, "exp_avg_sq": torch.empty_like(first)}
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from mumc_model.memory import reused_memory
 from mumc_model.model import MumcModel, initialise
 from mumc_model.momentum import FeatureQueue, Teacher
 from mumc_model.objective import PretrainObjective, needs_teacher
-from mumc_model.optimizer import Anchor, adamw, clip, drop_moments, fill_moments, moments, pull
+from mumc_model.optimizer import Anchor, adamw, clip, make_room, moments, pull
 from mumc_model.ranks import ALONE, Ranks
 from mumc_model.schedule import learning_rate, ramped
 from mumc_model.sharing import is_shared
@@ -156,12 +156,13 @@ class Pretrainer:
     def state_dict(self) -> dict[str, Tensor]:
         """What the site keeps between rounds, by name and on the CPU: private heads, and the optimiser's moments.
 
-        Adapters are folded, and their moments belong to no weight any more.
+        Nothing is copied that is on the CPU already: a further step changes it. Adapters are folded, and their moments
+        belong to no weight any more.
         """
         kept: dict[str, Tensor] = {name: weight for name, weight in self._weights.items() if not is_shared(name)}
         if self._keeps_moments:
             kept |= moments(self._weights, self.optimizer)
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in sorted(kept.items())}
+        return {name: tensor.detach().cpu() for name, tensor in sorted(kept.items())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what an earlier round kept.
@@ -171,11 +172,9 @@ class Pretrainer:
         """
         places = {name: weight.data for name, weight in self._weights.items() if not is_shared(name)}
         optimizer = adamw(self._weights, self.recipe.pretrain.optimizer)
-        fill_moments(self._weights, optimizer)
-        kept = moments(self._weights, optimizer)
-        load_strictly(places | kept, state, "the weights kept from the last round", optional=kept)
+        make_room((w for name, w in self._weights.items() if f"optimizer.step.{name}" in state), optimizer)
+        load_strictly(places | moments(self._weights, optimizer), state, "the weights kept from the last round")
         if self._keeps_moments:
-            drop_moments(self._weights, optimizer, state)
             self.optimizer = optimizer
 
     @property
@@ -207,11 +206,9 @@ class Pretrainer:
         has = torch.tensor([weight in self.optimizer.state for weight in self._weights.values()]).to(self.device)
         self.ranks.copy_first([has])
         if self.ranks.rank:
-            fill_moments(self._weights, self.optimizer)
-            known = {
-                f"optimizer.step.{name}": has for name, had in zip(self._weights, has.tolist(), strict=True) if had
-            }
-            drop_moments(self._weights, self.optimizer, known)
+            self.optimizer.state.clear()
+            had = zip(self._weights.values(), has.tolist(), strict=True)
+            make_room((weight for weight, known in had if known), self.optimizer)
         self.ranks.copy_first(moments(self._weights, self.optimizer).values())
 
     def _batches(self, dataset: Captions, seed: int, first_step: int) -> Iterator[PretrainBatch]:

@@ -196,10 +196,29 @@ def with_feedback(
     sizes = {dtype: flat.size for dtype, flat in update.items()}
     if residual is not None and {dtype: flat.size for dtype, flat in residual.items()} != sizes:
         raise ShapeError("what this site kept of earlier updates is of another model; start a run under another name")
-    owed = {dtype: flat + residual[dtype] if residual else flat for dtype, flat in update.items()}
-    encoded = encode(owed, codec)
-    decoded = restore(encoded, sizes, codec)
-    return encoded, {dtype: np.subtract(flat, decoded[dtype], out=decoded[dtype]) for dtype, flat in owed.items()}
+    encoded: dict[str, Array] = {}
+    owed: dict[str, Array] = {}
+    for dtype, flat in update.items():
+        sent = {name: np.empty(size, kind) for name, (kind, size) in codec.form({dtype: flat.size}).items()}
+        encoded |= sent
+        owed[dtype] = _owed(flat, residual[dtype] if residual else None, dtype, codec, sent)
+    return encoded, owed
+
+
+def _owed(flat: Array, residual: Array | None, dtype: str, codec: Codec, sent: dict[str, Array]) -> Array:
+    """What is owed after an update of a type, whose encoded values are written into `sent`; in one pass over memory."""
+    owed = np.empty_like(flat)
+    for start, stop in _chunks(flat.size):
+        part = owed[start:stop]
+        part[:] = flat[start:stop]
+        if residual is not None:
+            part += residual[start:stop]
+        encoded = encode({dtype: part}, codec)
+        for name, array in encoded.items():
+            first = start // codec.block if name.endswith(".scales") else start
+            sent[name][first : first + array.size] = array
+        part -= restore(encoded, {dtype: part.size}, codec)[dtype]
+    return owed
 
 
 def _to_int8(flat: Array, block: int) -> tuple[Array, Array]:

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from mumc_model.data.files import write_atomically
+from mumc_model.tensorfile import map_tensors, read_header, write_tensors
 from server.errors import OutputError, disk_error
-from server.tensorfile import map_tensors, read_header, write_tensors
 
 Array = np.ndarray[Any, Any]
 
@@ -48,7 +48,8 @@ def save_round(
     """Make these the folder's checkpoint, all of them or none.
 
     Moments and step go first, to files of their own round, and the weights, which say their round, last: with their
-    place in the folder they commit it. Files of older rounds are removed then.
+    place in the folder they commit it. Files of older rounds, and what a crash cut off, are removed
+    then.
 
     Args:
         folder: Of the run.
@@ -73,6 +74,8 @@ def save_round(
         for old in folder.glob(pattern.replace("{:04d}", "*")):
             if old.name not in beside:
                 old.unlink()
+    for cut_off in folder.glob(".*.safetensors.*.partial"):
+        cut_off.unlink()
 
 
 def load_round(folder: Path) -> Checkpoint:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from mumc_model.tensorfile import map_tensors, write_tensors
 from protocol.errors import NotFiniteError
 from protocol.messages import Report, from_json, to_json
 from server.errors import OutputError, disk_error
-from server.tensorfile import map_tensors, write_tensors
 
 Array = np.ndarray[Any, Any]
 

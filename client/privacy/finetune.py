@@ -78,7 +78,7 @@ def _finetune(
 ) -> dict[str, float]:
     state, tokenizer = site.state(order.run_id), Tokenizer(order.vocabulary)
     check_provenance(site.root, order.run_id, order.base_digest)
-    model, _, _ = merged_model(order, base, recipe, site)
+    model, _ = merged_model(order, base, recipe, site)
     if heads := state.private_weights(before_round=order.round, charged=True):
         load_private(model, heads)
     trainer = PrivateFinetuner(model, recipe, site.device, site.config.precision)

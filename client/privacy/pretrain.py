@@ -21,15 +21,13 @@ from client.privacy.ledger import Ledger
 from client.privacy.ledger_rows import Charge
 from client.privacy.policy import PrivacyPolicy
 from client.privacy.train import PrivatePretrainer, PrivateSite
-from client.rounds import as_numpy, caption_dataset, merged_model, report
+from client.rounds import caption_dataset, merged_model, packed_difference, report
 from client.site import Site
 from client.state import Sent, trained_uncharged
 from mumc_model.config import Recipe
 from mumc_model.data.collate import CaptionDataset
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import DataError
-from mumc_model.sharing import shared_weights
-from protocol.codec import pack
 from protocol.messages import EPSILON, Order, Report
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -60,7 +58,7 @@ def spent(ledger: Ledger) -> dict[str, float]:
 def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site, ledger: Ledger) -> Sent:
     state = site.state(order.run_id)
     check_provenance(site.root, order.run_id, order.base_digest)
-    model, schema, before = merged_model(order, base, recipe, site)
+    model, schema = merged_model(order, base, recipe, site)
     privacy = recipe.privacy
     bank = open_bank(
         privacy.bank, recipe, Tokenizer(order.vocabulary), site.root / "state", site.config.bank, site.device
@@ -87,8 +85,7 @@ def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]
     except Exception:
         ledger.reconcile(reservation, trainer.steps_done)
         raise
-    after = as_numpy(shared_weights(model))
-    update = pack({name: after[name] - before[name] for name in schema.names}, schema)
+    update = packed_difference(model, base, schema)
     state.keep_private_weights(order.round, trainer.state_dict(), charged=True)
     # The codec sees the noised update and what earlier noised ones left, and so costs nothing.
     sent = Sent(arrays=encoded(order, update, state, charged=True))

@@ -28,7 +28,7 @@ from mumc_model.device import autocast
 from mumc_model.masking import Draws, SpecialTokens
 from mumc_model.model import MumcModel
 from mumc_model.momentum import Teacher
-from mumc_model.optimizer import Anchor, adamw, drop_moments, fill_moments, moments, pull
+from mumc_model.optimizer import Anchor, adamw, make_room, moments, pull
 from mumc_model.schedule import learning_rate, ramped
 from mumc_model.sharing import is_shared
 from mumc_model.train import mim_decoder
@@ -143,14 +143,15 @@ class PrivatePretrainer:
     def state_dict(self) -> dict[str, Tensor]:
         """What the site keeps between rounds, on the CPU: private heads, and the optimiser's moments.
 
-        Adapters are folded and their moments belong to no weight any more, so with them nothing is kept.
+        Nothing is copied that is on the CPU already: a further step changes it. Adapters are folded and their moments
+        belong to no weight any more, so with them nothing is kept.
         """
         if self.adapters is not None:
             return {}
         kept: dict[str, Tensor] = {name: weight for name, weight in self.weights.items() if not is_shared(name)}
         if self.recipe.pretrain.keep_optimizer:
             kept |= moments(self.weights, self.optimizer)
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in sorted(kept.items())}
+        return {name: tensor.detach().cpu() for name, tensor in sorted(kept.items())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take up what an earlier private round kept.
@@ -162,11 +163,9 @@ class PrivatePretrainer:
             return
         places = {name: weight.data for name, weight in self.weights.items() if not is_shared(name)}
         optimizer = adamw(self.weights, self.recipe.pretrain.optimizer)
-        fill_moments(self.weights, optimizer)
-        kept = moments(self.weights, optimizer)
-        load_strictly(places | kept, state, "the weights kept from the last round", optional=kept)
+        make_room((weight for name, weight in self.weights.items() if f"optimizer.step.{name}" in state), optimizer)
+        load_strictly(places | moments(self.weights, optimizer), state, "the weights kept from the last round")
         if self.recipe.pretrain.keep_optimizer:
-            drop_moments(self.weights, optimizer, state)
             self.optimizer = optimizer
 
     def _trained(self) -> dict[str, nn.Parameter]:

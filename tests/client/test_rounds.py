@@ -6,6 +6,7 @@ from client.rounds import merged_model
 from client.site import open_folder
 from mumc_model.model import HEAD
 from mumc_model.sharing import shared_weights
+from protocol.codec import unpack
 
 
 def test_the_weights_that_came_are_copied_once_and_one_matrix_is_drawn(server, folder, monkeypatch):
@@ -17,11 +18,11 @@ def test_the_weights_that_came_are_copied_once_and_one_matrix_is_drawn(server, f
         return draw(weight, **keywords)
 
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", counted)
-    model, schema, weights = merged_model(server.pretrain(), server.base, server.recipe, open_folder(folder))
+    model, schema = merged_model(server.pretrain(), server.base, server.recipe, open_folder(folder))
     width = server.recipe.model.text.width
     assert drawn == [(width, width)], "the masked-token head's; it never travels"
     assert schema == server.schema
-    shared = shared_weights(model)
+    weights, shared = unpack(server.base, schema), shared_weights(model)
     assert all((shared[name].numpy() == weights[name]).all() for name in schema.names)
     with torch.no_grad():
         model.vision_proj.bias.add_(1)
@@ -30,9 +31,9 @@ def test_the_weights_that_came_are_copied_once_and_one_matrix_is_drawn(server, f
 
 def test_a_head_that_was_kept_is_taken_up_and_then_nothing_is_drawn(server, folder, monkeypatch):
     site, order = open_folder(folder), server.pretrain(round=2)
-    first, _, _ = merged_model(order, server.base, server.recipe, site)
+    first, _ = merged_model(order, server.base, server.recipe, site)
     kept = {name: weight + 1 for name, weight in first.weights().items() if name.startswith(HEAD)}
     monkeypatch.setattr("mumc_model.model._Start.draw", None)
-    model, _, _ = merged_model(order, server.base, server.recipe, site, kept | {"optimizer.step.temp": torch.ones(())})
+    model, _ = merged_model(order, server.base, server.recipe, site, kept | {"optimizer.step.temp": torch.ones(())})
     found = model.weights()
     assert all(torch.equal(found[name], weight) for name, weight in kept.items())

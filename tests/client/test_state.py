@@ -1,3 +1,5 @@
+import numpy as np
+import pytest
 import torch
 
 from client.state import RunState
@@ -34,6 +36,20 @@ def test_only_the_last_two_rounds_stay_on_the_disk(tmp_path):
     for number in (1, 2, 3):
         state.keep_private_weights(number, WEIGHTS)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("left", [0, 5, -1])
+def test_what_a_loss_of_power_cut_off_is_missed_and_the_site_s_log_says_so(tmp_path, left):
+    state = RunState.of(tmp_path, "run")
+    state.keep_private_weights(1, WEIGHTS)
+    state.keep_residual(1, {"float32": np.ones(30, np.float32)})
+    for path in state.folder.iterdir():
+        path.write_bytes(path.read_bytes()[:left])
+    assert state.private_weights(before_round=2) is None
+    assert state.residual(before_round=2) is None
+    told = (tmp_path / "state" / "site.log").read_text()
+    assert "pretrain-after-round-00001.safetensors is cut off; round 2 begins here as after one that was missed" in told
+    assert "residual-after-round-00001.safetensors is cut off; what the codec took from earlier updates is lost" in told
 
 
 def test_answered_questions_come_back_as_they_were_kept(tmp_path):

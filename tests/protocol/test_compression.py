@@ -136,6 +136,20 @@ def test_what_is_encoded_is_left_as_it_was(codec):
 
 
 @LOSSY
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("owes", [True, False])
+def test_what_is_owed_is_to_the_bit_the_sum_less_what_the_server_reads_of_it(codec, dtype, owes, monkeypatch):
+    monkeypatch.setattr("protocol.compression._CHUNK", 64)
+    flat, residual = normals(1000).astype(dtype), normals(1000, 1, 1e-5).astype(dtype)
+    encoded, owed = with_feedback({dtype: flat}, {dtype: residual} if owes else None, codec)
+    whole = flat + residual if owes else flat
+    expected = encode({dtype: whole}, codec)
+    assert encoded.keys() == expected.keys()
+    assert all(np.array_equal(encoded[name], expected[name]) for name in expected)
+    assert np.array_equal(owed[dtype], whole - restore(expected, {dtype: 1000}, codec)[dtype])
+
+
+@LOSSY
 @given(seed=st.integers(0, 2**32 - 1), rounds=st.integers(1, 12), size=st.integers(1, 300))
 @settings(deadline=None, max_examples=40)
 def test_all_that_arrives_and_what_is_still_owed_are_the_true_updates(codec, seed, rounds, size):

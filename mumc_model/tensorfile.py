@@ -6,14 +6,13 @@ it reads like any other.
 
 import json
 import mmap
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mumc_model.data.files import sync_folder
+from mumc_model.data.files import replacing
 
 Array = np.ndarray[Any, Any]
 
@@ -21,6 +20,8 @@ _CODES = {
     "float16": "F16",
     "float32": "F32",
     "float64": "F64",
+    "int8": "I8",
+    "uint16": "U16",
     "uint32": "U32",
     "uint64": "U64",
 }
@@ -29,10 +30,13 @@ _METADATA = "__metadata__"
 MOST_HEADER = 1 << 27
 
 
-def write_tensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str], *, durable: bool = True
+) -> None:
     """Replace the file at once: it holds the arrays under their names, and is on the disk when this returns.
 
-    Equal arrays and metadata are equal files.
+    Equal arrays and metadata are equal files. Without `durable` the disk is not waited for: after a loss of power the
+    file may be cut off.
 
     Raises:
         OSError: the disk refuses; the file is as it was.
@@ -47,20 +51,12 @@ def write_tensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little"))
-            file.write(text)
-            for _, array in ordered:
-                little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-                file.write(little.reshape(-1).view(np.uint8).data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with replacing(path, durable=durable) as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for _, array in ordered:
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            file.write(little.reshape(-1).view(np.uint8).data)
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
