@@ -35,6 +35,7 @@ from mumc_model.trust import Trust, fit_trust
 from mumc_model.views import OnAnswered, View
 from mumc_model.vqa import VqaModel
 from mumc_model.zero_shot import Matcher, match_questions
+from protocol.score_curve import SCORES_FILE, from_json
 
 ANSWERS = "answers.jsonl"
 """Beside an evaluation: every answered question of it, for the site's own eyes and for pairing two evaluations."""
@@ -91,6 +92,7 @@ def finetune_here(
         train=data.train,
         validation=data.val,
         device=site.device,
+        curve=_curve(model_folder),
     )
     answerer = Answerer(
         model=result.model,
@@ -103,6 +105,12 @@ def finetune_here(
     facts |= {"training questions": result.examples, "answers": len(answerer.texts), "selection": result.selection}
     answerer.save(out, facts)
     return result
+
+
+def _curve(model_folder: Path) -> tuple[float, ...]:
+    """What other sites' models scored on their questions, if it stands beside the encoders."""
+    path = model_folder / SCORES_FILE
+    return from_json(path.read_text(encoding="utf-8")).share if path.is_file() else ()
 
 
 def evaluate_here(

@@ -2,6 +2,7 @@
 
 The score of a question is 1 less the probability of its right answer, infinite where no candidate is right. A short
 list holds every candidate whose score would be at most a bound, and the bound is a quantile of validation's scores.
+numpy only.
 
 Dimensions: N questions, K candidates, G points of the grid.
 """
@@ -13,7 +14,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from mumc_model.errors import CheckpointError, ConfigError
 
@@ -30,13 +30,14 @@ _DIGITS = 6
 Floats = npt.NDArray[np.float64]
 
 
-def scores(probability_NK: Tensor, right_NK: Tensor) -> Floats:
+def scores(probability_NK: npt.ArrayLike, right_NK: npt.ArrayLike) -> Floats:
     """Score N of each question: 1 less the probability of its likeliest right answer, infinite where none is listed.
 
     Source: the LAC score of Sadinle, Lei and Wasserman, JASA 114 (2019): among sets with a coverage, the smallest.
     """
-    found_N = (probability_NK.double() * right_NK).amax(dim=1).numpy()
-    return np.where(right_NK.any(dim=1).numpy(), 1 - found_N, np.inf)
+    right_NK = np.asarray(right_NK, dtype=bool)
+    found_N = (np.asarray(probability_NK, dtype=np.float64) * right_NK).max(axis=1)
+    return np.where(right_NK.any(axis=1), 1 - found_N, np.inf)
 
 
 def quantile(score_N: npt.ArrayLike, risk: float) -> float:
@@ -129,7 +130,7 @@ class AnswerSets:
         enough = self._mixed(at) >= 1 - risk - 1e-9
         return float(at[enough.argmax()]) if enough.any() else math.inf
 
-    def shortlist(self, probability_K: Tensor, risk: float) -> tuple[int, ...]:
+    def shortlist(self, probability_K: npt.ArrayLike, risk: float) -> tuple[int, ...]:
         """Places of the candidates that remain possible, the likeliest first, never without the likeliest.
 
         Empty where no list can promise this.
@@ -137,9 +138,9 @@ class AnswerSets:
         bound = self.bound(risk)
         if math.isinf(bound):
             return ()
-        likely_K = probability_K.double()
-        places = likely_K.argsort(descending=True, stable=True).tolist()
-        return tuple(place for place in places if place == places[0] or 1 - float(likely_K[place]) <= bound + 1e-9)
+        likely_K = np.asarray(probability_K, dtype=np.float64)
+        places = np.argsort(-likely_K, kind="stable").tolist()
+        return tuple(place for place in places if place == places[0] or 1 - likely_K[place] <= bound + 1e-9)
 
     def promise(self, risk: float) -> str:
         """What a short list at this risk promises, and the limits of that, in words."""
@@ -165,9 +166,8 @@ class AnswerSets:
     def _obstacle(self, risk: float) -> str:
         least = f"a list can be made from a risk of {100 * self.least_risk:.2g} % on"
         if self.unlisted:
-            return (
-                f"the answers to {self.unlisted} of {self.questions} validation questions are not in the list; {least}"
-            )
+            missing = f"the answers to {self.unlisted} of {self.questions} validation questions are not in the list"
+            return f"{missing}; {least}"
         return f"{self.questions} validation questions are too few; {least}"
 
     def _mixed(self, at: Floats) -> Floats:
@@ -181,6 +181,10 @@ class AnswerSets:
     def _own(self, at: Floats, of: int) -> Floats:
         counts: Floats = np.searchsorted(self.scores, at, side="right") / of
         return counts
+
+    def own_curve(self) -> tuple[float, ...]:
+        """Share of this site's own questions whose score is at most each point of the grid."""
+        return tuple(self._own(np.asarray(GRID), self.questions).tolist()) if self.questions else ()
 
     def beside(self, curve: Sequence[float]) -> "AnswerSets":
         """The same beside another curve from elsewhere."""

@@ -168,8 +168,8 @@ def _unsure(found: Reply) -> str:
 def _too_long(listed: int, risk: float, least_risk: float) -> str:
     if listed == 0:
         return (
-            f"no short list can promise the right answer for {100 * (1 - risk):.3g} % of questions; the least risk of one "
-            f"is {100 * least_risk:.2g} %"
+            f"no short list can promise the right answer for {100 * (1 - risk):.3g} % of questions; the least risk "
+            f"of one is {100 * least_risk:.2g} %"
         )
     if listed > LONGEST_LIST:
         return f"{listed} answers remain possible at a risk of {100 * risk:.3g} %, more than {LONGEST_LIST}"

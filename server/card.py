@@ -13,6 +13,7 @@ from typing import Any
 
 from protocol.errors import UpdateError
 from protocol.messages import EPSILON
+from protocol.score_curve import merged
 from protocol.signing import payload_hash, public_hex
 from server.checkpoint import WEIGHTS, load_arrays, saved_round
 from server.errors import OutputError
@@ -216,7 +217,13 @@ def _evaluation(history: History, pseudonyms: Pseudonyms) -> Values:
         for site, metrics in history.metrics.items()
     }
     charged = {pseudonyms.site(site): m[EPSILON] for site, m in history.metrics.items() if EPSILON in m}
-    return {"what": history.final, "sites": dict(sorted(sites.items())), "epsilon": dict(sorted(charged.items()))}
+    curve = merged(history.metrics.values())
+    return {
+        "what": history.final,
+        "sites": dict(sorted(sites.items())),
+        "epsilon": dict(sorted(charged.items())),
+        "answer_scores": curve.to_dict() if curve else None,
+    }
 
 
 def _metric(name: str, value: float) -> float:

@@ -52,6 +52,10 @@ _SITES = (
     "Sites go by pseudonyms that only the federation can resolve (HMAC-SHA256 of the name under a key that it keeps, "
     "another for every run). Units are patients or images as each site publicly enrolled them, rounded to one digit."
 )
+_SCORES = (
+    "Over validation questions of {sites} sites, the share whose right answer got a probability of at least 0.95, 0.90 "
+    "and so on to 0.00: {share}. From it a site with few questions of its own draws short lists of answers."
+)
 _VERIFY = """\
 `card.json` is what is signed; this text is made from it. With fedmumc installed:
 
@@ -131,7 +135,9 @@ def _evaluation(evaluation: Values) -> str:
     note = "As each site released it of its own fine-tuned model; counts are rounded to one digit."
     charged = [f"{site} {epsilon:.3f}" for site, epsilon in evaluation["epsilon"].items()]
     spent = f"\n\nEpsilon after that: {', '.join(charged)}." if charged else ""
-    return f"{note}\n\n{_table(('site', *columns), rows)}{spent}"
+    curve = evaluation.get("answer_scores")
+    scores = f"\n\n{_SCORES.format(**curve)}" if curve else ""
+    return f"{note}\n\n{_table(('site', *columns), rows)}{spent}{scores}"
 
 
 def _digest_rows(digests: Values) -> list[tuple[str, str]]:

@@ -8,9 +8,11 @@ from mumc_model.checkpoint import load_weights
 from mumc_model.data.tokenizer import vocabulary
 from mumc_model.model import build_model
 from mumc_model.sharing import is_shared, load_shared
-from server.checkpoint import WEIGHTS
+from protocol.score_curve import SCORES_FILE, merged
+from server.checkpoint import WEIGHTS, write_whole
 from server.config import RunConfig
 from server.errors import OutputError
+from server.history import History
 from server.journal import read_journal
 from server.orders import fit_vocabulary
 from server.output import JOURNAL, RESULT
@@ -43,6 +45,9 @@ def export(run: Path, destination: Path) -> int:
     if records:
         facts["loss of the last round"] = f"{records[-1].losses.get('total', float('nan')):.3f}"
     model.save_pretrained(destination, tokenizer=tokenizer, facts=facts, left_out=kept)
+    curve = merged(History.read(run).metrics.values())
+    if curve:
+        write_whole(destination / SCORES_FILE, json.dumps(curve.to_dict()).encode())
     return sum(is_shared(name) for name in model.weights())
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.loader import dump, load
+from protocol.score_curve import NAMES, merged
 from server.checkpoint import WEIGHTS, write_whole
 from server.config import RunConfig
 from server.errors import OutputError
@@ -101,7 +102,9 @@ def result_json(
         _cell({"site": site}, name, value, report.examples, config.seed)
         for site, report in sorted(tally.reports.items())
         for name, value in report.metrics.items()
+        if name not in NAMES
     ]
+    curve = merged(report.metrics for report in tally.reports.values())
     values = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
@@ -120,6 +123,7 @@ def result_json(
             "sites": sites,
             "refused": tally.refused,
             "reasons": tally.reasons,
+            "answer_scores": curve.to_dict() if curve else None,
             "bytes_up": tally.bytes_up,
             "bytes_down": tally.bytes_down,
         },

@@ -14,6 +14,7 @@ from mumc_model.evaluate import AnswerRow
 from mumc_model.sharing import is_shared
 from mumc_model.vqa import VqaModel
 from protocol.messages import Refusal, Report
+from protocol.score_curve import NAMES, VALIDATED
 
 KINDS = {"accuracy", "accuracy_open", "accuracy_closed", "tested", "tested_open", "tested_closed"}
 
@@ -50,7 +51,7 @@ def test_only_metrics_leave_after_fine_tuning(finetuned):
     _, answer = finetuned
     assert isinstance(answer.message, Report)
     assert answer.arrays == {}
-    assert set(answer.message.metrics) == KINDS | {"loss", "validation_accuracy"}
+    assert set(answer.message.metrics) == KINDS | {"loss", "validation_accuracy", VALIDATED, *NAMES}
 
 
 def test_the_accuracies_are_those_of_the_answers_kept_at_the_site(finetuned):

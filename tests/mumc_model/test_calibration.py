@@ -1,7 +1,16 @@
+import math
+
 import pytest
 import torch
 
-from mumc_model.calibration import LEAST_QUESTIONS, Calibration, best_threshold, calibrate
+from mumc_model.calibration import (
+    LEAST_QUESTIONS,
+    SHRINKAGE,
+    TYPE_QUESTIONS,
+    Calibration,
+    best_threshold,
+    calibrate,
+)
 
 
 def answers(count, sharpness, seed=0):
@@ -53,3 +62,25 @@ def test_questions_whose_answer_is_not_listed_count_for_the_threshold_and_not_fo
 def test_too_few_validation_questions_teach_nothing():
     probability_NK, right_NK = answers(LEAST_QUESTIONS - 1, 0.3)
     assert calibrate(probability_NK, right_NK) == Calibration()
+
+
+def test_a_type_with_enough_questions_has_its_own_temperature_drawn_towards_that_of_all():
+    sharp, flat = answers(1500, 3.0, seed=1), answers(1500, 0.5, seed=2)
+    few = answers(TYPE_QUESTIONS - 1, 0.2, seed=3)
+    probability_NK, right_NK = (torch.cat(parts) for parts in zip(sharp, flat, few, strict=True))
+    types = ["sharp"] * 1500 + ["flat"] * 1500 + ["few"] * len(few[0])
+    found = calibrate(probability_NK, right_NK, types)
+    assert set(found.by_type) == {"sharp", "flat"}
+    own = {kind: calibrate(*part).temperature for kind, part in (("sharp", sharp), ("flat", flat))}
+    weight = 1500 / (1500 + SHRINKAGE)
+    for kind, temperature in own.items():
+        expected = weight * math.log(temperature) + (1 - weight) * math.log(found.temperature)
+        assert math.log(found.by_type[kind]) == pytest.approx(expected)
+
+
+def test_a_question_of_a_type_without_a_temperature_has_that_of_all():
+    probability_NK, _ = answers(3, 0.5)
+    calibration = Calibration(temperature=0.5, by_type={"organ": 2.0})
+    applied = calibration.apply(probability_NK, ["organ", "place", ""])
+    torch.testing.assert_close(applied[1:], Calibration(temperature=0.5).apply(probability_NK[1:]))
+    torch.testing.assert_close(applied[:1], Calibration(temperature=2.0).apply(probability_NK[:1]))

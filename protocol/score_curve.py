@@ -1,0 +1,80 @@
+"""How sure sites' models are of right answers, as shares at fixed points: what one site may learn of all others.
+
+A site tells the share of its validation questions whose score (1 less the probability of the right answer) is at most
+each point. The server averages the shares over sites, by questions. No single question can be read from either.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.errors import MessageError
+
+GRID = tuple(round(0.05 * point, 2) for point in range(1, 21))
+"""The points; `mumc_model.conformal.GRID` is the same."""
+NAMES = tuple(f"answer_score_{round(100 * point):03d}" for point in GRID)
+SCORES_FILE = "answer_scores.json"
+"""Beside exported weights."""
+VALIDATED = "validated"
+"""The metric that says how many questions the shares are of."""
+MOST_QUESTIONS = 1000
+"""A site weighs no more than this many, whatever it says of itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCurve:
+    """The mean over sites."""
+
+    share: tuple[float, ...]
+    """Of questions whose score is at most each point of the grid."""
+    sites: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"grid": list(GRID), "share": [round(share, 4) for share in self.share], "sites": self.sites}
+
+
+def told(share: Sequence[float], questions: int) -> dict[str, float]:
+    """The metrics in which a site tells its curve; none where it has none."""
+    if not share:
+        return {}
+    return {**dict(zip(NAMES, share, strict=True)), VALIDATED: float(questions)}
+
+
+def merged(sites: Iterable[Mapping[str, float]]) -> ScoreCurve | None:
+    """The mean of the curves that sites' metrics hold; None where none holds a whole one."""
+    curves = [(curve, weight) for metrics in sites for curve, weight in _read(metrics)]
+    if not curves:
+        return None
+    total = sum(weight for _, weight in curves)
+    share = tuple(sum(curve[at] * weight for curve, weight in curves) / total for at in range(len(GRID)))
+    return ScoreCurve(share=share, sites=len(curves))
+
+
+def from_json(text: str) -> ScoreCurve:
+    """The curve in a file beside exported weights.
+
+    Raises:
+        MessageError: it is no curve of these points.
+    """
+    try:
+        values = json.loads(text)
+        share, grid, sites = tuple(map(float, values["share"])), tuple(values["grid"]), int(values["sites"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise MessageError("the curve of sites' answer scores is damaged; export the run again") from error
+    if grid != GRID or not _rises(share):
+        raise MessageError("the curve of sites' answer scores is of other points or falls; export the run again")
+    return ScoreCurve(share=share, sites=sites)
+
+
+def _read(metrics: Mapping[str, float]) -> list[tuple[tuple[float, ...], float]]:
+    """The curve among a site's metrics with its weight, if there is a whole one."""
+    if not {*NAMES, VALIDATED} <= metrics.keys():
+        return []
+    share, weight = tuple(metrics[name] for name in NAMES), min(metrics[VALIDATED], MOST_QUESTIONS)
+    return [(share, weight)] if _rises(share) and weight >= 1 else []
+
+
+def _rises(share: Sequence[float]) -> bool:
+    return len(share) == len(GRID) and list(share) == sorted(share) and all(0 <= value <= 1 for value in share)
