@@ -37,8 +37,8 @@ def test_a_mean_of_curves_is_a_curve_that_comes_back_from_its_file(one, other):
         told([0.5] * 19 + [0.4], 50),
         told([0.5] * 19 + [1.5], 50),
         told([0.5] * 20, 0),
-        {name: 0.5 for name in NAMES},
-        {name: 0.5 for name in NAMES[1:]} | {VALIDATED: 50.0},
+        dict.fromkeys(NAMES, 0.5),
+        dict.fromkeys(NAMES[1:], 0.5) | {VALIDATED: 50.0},
     ],
 )
 def test_what_is_no_whole_curve_counts_for_nothing(metrics):
