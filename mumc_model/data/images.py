@@ -73,6 +73,17 @@ def _read(path: Path) -> bytes:
     return content
 
 
+def _content(source: Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        if len(source) > MAX_BYTES:
+            raise UnusableImageError(TOO_LARGE)
+        return source
+    try:
+        return _read(source)
+    except OSError:
+        raise UnusableImageError(UNREADABLE) from None
+
+
 def to_eight_bits(image: Image.Image) -> Image.Image:
     """The image upright, as 8-bit grey (L) or colour (RGB); deeper grey levels are stretched to fit."""
     image = ImageOps.exif_transpose(image)
@@ -85,17 +96,16 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("1", "LA") else "RGB")
 
 
-def stored_form(source: Path | Image.Image, max_side: int) -> tuple[bytes, str]:
+def stored_form(source: Path | bytes | Image.Image, max_side: int) -> tuple[bytes, str]:
     """The bytes to store and their suffix (`.png`, `.jpg`); small PNG and JPEG files are kept bit by bit.
+
+    `source` is a file, the content of one, or pixels.
 
     Raises:
         UnusableImageError: as `open_image`.
     """
-    if isinstance(source, Path):
-        try:
-            content = _read(source)
-        except OSError:
-            raise UnusableImageError(UNREADABLE) from None
+    if not isinstance(source, Image.Image):
+        content = _content(source)
         image = open_image(BytesIO(content), SOURCE_FORMATS)
         plain = image.mode in ("L", "RGB") and image.getexif().get(EXIF_ORIENTATION, UPRIGHT) == UPRIGHT
         if plain and max(image.size) <= max_side and image.format in SITE_FORMATS:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mumc_model.data.lines import bounded_lines
 from mumc_model.data.schema import (
+    MAX_LINE_BYTES,
     CaptionRecord,
     Unit,
     UnusableRowError,
@@ -26,8 +28,6 @@ from mumc_model.data.verification import verify_images
 from mumc_model.errors import DataError
 
 __all__ = ["CaptionRecord", "SiteData", "SiteWriter", "VqaRecord", "list_faults", "read_site"]
-
-MAX_LINE_BYTES = 1 << 20
 
 Check = Callable[[Any], dict[str, Any]]
 
@@ -122,21 +122,11 @@ def _sort_rows(
 def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
     """Lines that are not blank, with their numbers; None stands for one that is too long to be a record."""
     try:
-        file = path.open("rb")
+        yield from bounded_lines(path, MAX_LINE_BYTES)
     except FileNotFoundError:
         return
     except OSError:
         raise DataError(f"{path.name} cannot be opened; check that it is a file this user may read") from None
-    with file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES):
-            number += 1
-            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-                while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-                    pass
-                yield number, None
-            elif line.strip():
-                yield number, line
 
 
 def _parse(line: bytes | None, check: Check) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import yaml
 from mumc_model.errors import DataError
 
 MAX_SETTINGS_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 20
+"""A longer line is no record."""
 ANSWER_TYPES = ("OPEN", "CLOSED")
 SPLITS = ("train", "val", "test")
 UNITS = ("patient", "image")

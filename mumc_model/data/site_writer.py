@@ -4,21 +4,32 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from PIL import Image
 
 from mumc_model.data.files import write_if_changed
-from mumc_model.data.images import UnusableImageError, stored_form
-from mumc_model.data.schema import PIXEL_CACHES, Unit, check_caption_row, check_question_row, image_key, read_settings
+from mumc_model.data.images import UNREADABLE, UnusableImageError, stored_form
+from mumc_model.data.import_journal import ImportJournal, Source, Stored, content_digest, identity_of, mark_of
+from mumc_model.data.lines import write_lines_if_changed
+from mumc_model.data.schema import (
+    MAX_LINE_BYTES,
+    PIXEL_CACHES,
+    Unit,
+    UnusableRowError,
+    check_caption_row,
+    check_question_row,
+    image_key,
+    read_settings,
+)
 from mumc_model.errors import DataError
 
-Source = Path | Image.Image
 Progress = Callable[[int, int], None]
 
 
@@ -27,7 +38,8 @@ class SiteWriter:
 
     The new records appear when the writer is closed; until then, and when something fails, the old ones stay. Writing
     the same again changes no byte. A writer with a `source` owns `images/<source>/` and replaces only the rows of these
-    images, so that several data sets live in one site; a writer without one replaces everything.
+    images, so that several data sets live in one site; a writer without one replaces everything. A writer with a
+    `source` also remembers in `state/` what it stored, and decodes no unchanged image a second time.
     """
 
     def __init__(
@@ -41,10 +53,10 @@ class SiteWriter:
         self.root = Path(root)
         self._name, self._unit, self._max_side = name, unit, max_side
         self._prefix = f"images/{_safe_name(source)}/" if source else "images/"
-        self._merges = bool(source)
-        self._images: dict[str, tuple[Source, str]] = {}
-        self._captions: list[dict[str, Any]] = []
-        self._questions: list[dict[str, Any]] = []
+        self._journal = ImportJournal(self.root / "state" / f"import-{_safe_name(source)}.jsonl") if source else None
+        self._images: dict[str, tuple[bytes, str]] = {}
+        self._captions: list[bytes] = []
+        self._questions: list[bytes] = []
         if (self.root / "site.yaml").exists() and (read_settings(self.root)[1], unit) == ("image", "patient"):
             raise DataError(
                 "this data knows its patients, but the site's folder protects single images; "
@@ -69,34 +81,68 @@ class SiteWriter:
             UnusableImageError: the image cannot be read.
             DataError: another image has this name.
         """
-        if name in self._images:
-            earlier, key = self._images[name]
-            if earlier is not source and earlier != source:
-                raise DataError("two different images were given the same name; name each image once")
+        try:
+            identity = identity_of(source)
+        except (OSError, ValueError):
+            raise UnusableImageError(UNREADABLE) from None
+        if key := self.recall(identity, name):
             return key
         content, suffix = stored_form(source, self._max_side)
-        key = f"{self._prefix}{_safe_name(name)}{suffix}"
-        write_if_changed(self.root / key, content, durable=False)
-        self._images[name] = (source, key)
+        key = self._key(name, suffix)
+        with _disk_faults_explained():
+            write_if_changed(self.root / key, content, durable=False)
+            mark = mark_of(identity, name, self._max_side)
+            if self._journal:
+                self._journal.note(mark, Stored(suffix, content_digest(content)))
+        self._images[name] = (mark, key)
+        return key
+
+    def recall(self, identity: bytes, name: str) -> str:
+        """The path of an image that this import or an earlier one stored, without decoding it; empty for a new one.
+
+        Raises:
+            DataError: another image has this name.
+        """
+        mark = mark_of(identity, name, self._max_side)
+        if name in self._images:
+            earlier, key = self._images[name]
+            if earlier != mark:
+                raise DataError("two different images were given the same name; name each image once")
+            return key
+        stored = self._journal.find(mark) if self._journal else None
+        if not stored or not _is_stored(self.root / self._key(name, stored.suffix), stored.digest):
+            return ""
+        key = self._key(name, stored.suffix)
+        self._images[name] = (mark, key)
         return key
 
     def add_images(
         self, sources: Mapping[str, Source], on_progress: Progress | None = None
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Store many images in parallel: the paths by name, and for those that cannot be used the reasons by name."""
+        return self.add_stream(sources.items(), len(sources), on_progress)
+
+    def add_stream(
+        self, sources: Iterable[tuple[str, Source]], total: int, on_progress: Progress | None = None
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """As `add_images`, for sources that are made one by one; only a few are held at once.
+
+        Raises:
+            DataError: the disk is full, or does not let itself be written.
+        """
         keys: dict[str, str] = {}
         problems: dict[str, str] = {}
 
-        def store(name: str) -> None:
+        def store(name: str, source: Source) -> None:
             try:
-                keys[name] = self.add_image(sources[name], name)
+                keys[name] = self.add_image(source, name)
             except UnusableImageError as error:
                 problems[name] = error.reason
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done, _ in enumerate(pool.map(store, sources), start=1):
-                if on_progress:
-                    on_progress(done, len(sources))
+        for done, future in enumerate(_in_parallel(store, sources), start=1):
+            future.result()
+            if on_progress:
+                on_progress(done, total)
         return keys, problems
 
     def add_caption(
@@ -108,7 +154,7 @@ class SiteWriter:
             DataError: `read_site` would leave the row out.
         """
         row = {"image": image, "caption": caption, "patient_id": patient_id or image}
-        self._captions.append(check_caption_row(_with_labels(row, labels)))
+        self._captions.append(_line(check_caption_row(_with_labels(row, labels))))
 
     def add_question(
         self,
@@ -129,24 +175,34 @@ class SiteWriter:
         """
         row = {"image": image, "question": question, "answer": answer, "answer_type": answer_type}
         row |= {"question_type": question_type, "patient_id": patient_id or image, "split": split}
-        self._questions.append(check_question_row(_with_labels(row, labels)))
+        self._questions.append(_line(check_question_row(_with_labels(row, labels))))
 
     def close(self) -> None:
-        """Publish the records, and a site.yaml with name and unit where there is none."""
-        settings = self.root / "site.yaml"
-        if not settings.exists():
-            write_if_changed(settings, yaml.safe_dump({"name": self._name, "unit": self._unit}).encode())
-        self._publish("captions.jsonl", self._captions)
-        self._publish("vqa.jsonl", self._questions)
-        if self._merges:
-            self._remove_orphans()
+        """Publish the records, and a site.yaml with name and unit where there is none.
 
-    def _publish(self, file_name: str, rows: Iterable[dict[str, Any]]) -> None:
+        Raises:
+            DataError: the disk is full, or does not let itself be written.
+        """
+        settings = self.root / "site.yaml"
+        with _disk_faults_explained():
+            if not settings.exists():
+                write_if_changed(settings, yaml.safe_dump({"name": self._name, "unit": self._unit}).encode())
+            self._publish("captions.jsonl", self._captions)
+            self._publish("vqa.jsonl", self._questions)
+            if self._journal:
+                self._remove_orphans()
+                self._journal.keep(mark for mark, _ in self._images.values())
+
+    def _publish(self, file_name: str, rows: list[bytes]) -> None:
         path = self.root / file_name
-        kept = path.read_bytes().splitlines(keepends=True) if self._merges and path.exists() else []
-        lines = [line for line in kept if not _is_about(line, self._prefix)]
-        lines += [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
-        write_if_changed(path, b"".join(lines))
+
+        def lines() -> Iterator[bytes]:
+            if self._journal and path.exists():
+                with path.open("rb") as kept:
+                    yield from (line for line in kept if not _is_about(line, self._prefix))
+            yield from rows
+
+        write_lines_if_changed(path, lines)
 
     def _remove_orphans(self) -> None:
         """Delete images of this source that it no longer holds: a withdrawn patient must not stay on the disk."""
@@ -154,6 +210,48 @@ class SiteWriter:
         orphans = [path for path in (self.root / self._prefix).glob("*") if self._prefix + path.name not in keys]
         for path in [*orphans, *(self.root.glob(PIXEL_CACHES) if orphans else ())]:
             path.unlink(missing_ok=True)
+
+    def _key(self, name: str, suffix: str) -> str:
+        return f"{self._prefix}{_safe_name(name)}{suffix}"
+
+
+def _in_parallel(
+    store: Callable[[str, Source], None], sources: Iterable[tuple[str, Source]]
+) -> Iterator["Future[None]"]:
+    """The work on each source in order, with no more sources taken than the cores can keep busy."""
+    cores = os.cpu_count() or 1
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(cores) as pool:
+        for name, source in sources:
+            waiting.append(pool.submit(store, name, source))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft()
+        yield from waiting
+
+
+@contextmanager
+def _disk_faults_explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"the site's folder could not be written ({error.strerror}); make room or check its owner, and give the "
+            "same command again: an import goes on where it was"
+        ) from None
+
+
+def _is_stored(path: Path, digest: bytes) -> bool:
+    try:
+        return content_digest(path.read_bytes()) == digest
+    except OSError:
+        return False
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    if len(line) > MAX_LINE_BYTES:
+        raise UnusableRowError("row too long")
+    return line
 
 
 def _with_labels(row: dict[str, Any], labels: Mapping[str, str] | None) -> dict[str, Any]:

@@ -3,21 +3,29 @@
 import inspect
 import json
 import typing
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import wraps
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mumc_model.data.import_journal import content_digest
 from mumc_model.data.protocols import LABEL
-from mumc_model.data.schema import Unit, UnusableRowError, image_key
+from mumc_model.data.schema import OUTSIDE, Unit, UnusableRowError, image_key
 from mumc_model.data.site_writer import Progress, SiteWriter
 from mumc_model.errors import ConfigError, DataError
 
 Importer = Callable[..., "ImportSummary"]
 """`(src, dst, *, on_progress=None, **options)`; options may be text, as a command line gives them."""
+
+
+Contents = Callable[[], Iterable[bytes]]
+"""The contents of all images that are no files of their own, one by one, from the first each time it is called."""
+Row = tuple[str, dict[str, Any]]
+MISSING = "image missing"
 
 
 @dataclass(frozen=True)
@@ -37,34 +45,48 @@ class Gathering:
     def __init__(self, kind: str, unit: Unit = "image", *, protocol: str = "") -> None:
         """`kind` names the set: its images live in `images/<kind>/`. `protocol` is the split that is asked under."""
         self._kind, self._unit, self._protocol = kind, unit, protocol
-        self._sources: dict[str, Path] = {}
-        self._captions: list[tuple[str, dict[str, Any]]] = []
-        self._questions: list[tuple[str, dict[str, Any]]] = []
+        self._sources: dict[str, Path | None] = {}
+        self._captions: deque[Row] = deque()
+        self._questions: deque[Row] = deque()
         self.left_out: Counter[str] = Counter()
 
-    def add_caption(self, source: Path, name: str, caption: str, **more: Any) -> None:
-        """One caption of the image at `source`, which is stored under `name`."""
+    def add_caption(self, source: Path | None, name: str, caption: str, **more: Any) -> None:
+        """One caption of the image at `source`, which is stored under `name`.
+
+        Without a source the image is one of the contents that `write` is given, and `name` is what `content_name` says.
+        """
         self._sources[name] = source
         self._captions.append((name, {"caption": caption.strip(), **more}))
 
-    def add_question(self, source: Path, name: str, **row: Any) -> None:
-        """One question about the image at `source`; the row as `SiteWriter.add_question` takes it."""
+    def add_question(self, source: Path | None, name: str, **row: Any) -> None:
+        """One question about an image as in `add_caption`; the row as `SiteWriter.add_question` takes it."""
         self._sources[name] = source
         if self._protocol:
             row["labels"] = {**(row.get("labels") or {}), LABEL: self._protocol}
         self._questions.append((name, row))
 
-    def write(self, dst: Path, max_side: int, on_progress: Progress | None) -> ImportSummary:
+    def write(
+        self, dst: Path, max_side: int, on_progress: Progress | None, contents: Contents | None = None
+    ) -> ImportSummary:
         """The summary, once the folder holds the usable rows.
 
         Raises:
-            DataError: there are none; the folder stays as it was.
+            DataError: there are none; the folder's rows stay as they were. Or the folder cannot be written.
         """
         writer = SiteWriter(dst, self._kind, self._unit, source=self._kind, max_side=max_side)
-        missing = {name for name, source in self._sources.items() if not source.is_file()}
-        present = {name: source for name, source in self._sources.items() if name not in missing}
-        keys, problems = writer.add_images(present, on_progress)
-        problems |= dict.fromkeys(missing, "image missing")
+        files = {name: path for name, path in self._sources.items() if path and is_file(path)}
+        inner = {name for name, path in self._sources.items() if not path}
+        known = {name: key for name in inner if (key := writer.recall(bytes.fromhex(name), name))}
+        streamed = _wanted(contents, inner - known.keys()) if contents and len(inner) > len(known) else ()
+        total = len(files) + len(inner)
+        if known and on_progress:
+            on_progress(len(known), total)
+        stored, problems = writer.add_stream(
+            chain(files.items(), streamed), total, on_progress and _from(len(known), on_progress)
+        )
+        keys = stored | known
+        problems |= dict.fromkeys(self._sources.keys() - keys.keys() - problems.keys(), MISSING)
+        self._sources.clear()
         captions = self._store(self._captions, writer.add_caption, keys, problems)
         questions = self._store(self._questions, writer.add_question, keys, problems)
         if not captions and not questions:
@@ -74,14 +96,11 @@ class Gathering:
         return ImportSummary(len(keys), captions, questions, dict(self.left_out))
 
     def _store(
-        self,
-        rows: list[tuple[str, dict[str, Any]]],
-        add: Callable[..., None],
-        keys: Mapping[str, str],
-        problems: Mapping[str, str],
+        self, rows: deque[Row], add: Callable[..., None], keys: Mapping[str, str], problems: Mapping[str, str]
     ) -> int:
         stored = 0
-        for name, row in rows:
+        while rows:
+            name, row = rows.popleft()
             if name in problems:
                 self.left_out[problems[name]] += 1
                 continue
@@ -91,6 +110,25 @@ class Gathering:
             except UnusableRowError as error:
                 self.left_out[error.reason] += 1
         return stored
+
+
+def content_name(content: bytes) -> str:
+    """The name of an image that is no file of its own: what is in it."""
+    return content_digest(content).hex()
+
+
+def _wanted(contents: Contents, names: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Each content that has one of these names, once."""
+    left = set(names)
+    for content in contents():
+        name = content_name(content)
+        if name in left:
+            left.remove(name)
+            yield name, content
+
+
+def _from(before: int, on_progress: Progress) -> Progress:
+    return lambda done, total: on_progress(before + done, total)
 
 
 def importer(function: Importer) -> Importer:
@@ -150,9 +188,25 @@ def source_inside(root: Path, text: str) -> Path:
     """The file that a row names, under `root`.
 
     Raises:
-        UnusableRowError: the row names a place elsewhere.
+        UnusableRowError: the row names a place elsewhere, or a link leads there.
     """
-    return root / image_key(text)
+    path = root
+    try:
+        for part in PurePosixPath(image_key(text)).parts:
+            path = path / part
+            if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+                raise UnusableRowError(OUTSIDE)
+    except (OSError, RuntimeError):  # A name too long for a file, or a loop of links.
+        raise UnusableRowError(MISSING) from None
+    return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether this is a file that can be looked at; a row may name anything."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _convert(name: str, value: Any, hint: Any) -> Any:

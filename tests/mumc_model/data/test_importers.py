@@ -1,5 +1,8 @@
+import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -113,6 +116,48 @@ def csv_source(root):
     return root
 
 
+def jsonl_source(root):
+    row = {"image": "a.png", "report": "Effusion", "mrn": 17, "modality": "ct", "question": "so?", "answer": "No"}
+    picture(root / "a.png")
+    lines(root / "table.jsonl", row, row | {"image": "gone.png"}, row | {"mrn": None}, row | {"report": ["a"]})
+    return root
+
+
+def mimic_source(root):
+    study = "files/p10/p10000032/s50414267"
+    header = "dicom_id,subject_id,study_id,ViewPosition,Rows\n"
+    names = [f"0000000{number}-aaaa" for number in range(4)]
+    for name in names:
+        picture(root / study / f"{name}.jpg")
+    lines(root / f"{study}.txt", " FINAL REPORT\n INDICATION: ___F\n\n FINDINGS:\n No change\n since ___.\n")
+    views = ("PA", "AP", "LATERAL", "")
+    rows = [f"{name},10000032,50414267,{view},9\n" for name, view in zip(names, views, strict=True)]
+    rows += [f"{names[0]},../../etc,50414267,PA,9\n", f"{names[0]},10000032,50414268,PA,9\n"]
+    lines(root / "mimic-cxr-2.0.0-metadata.csv", header, *rows)
+    dealt = [
+        f"{name},50414267,10000032,{split}\n" for name, split in zip(names, ["train", "validate"] * 2, strict=True)
+    ]
+    lines(root / "mimic-cxr-2.0.0-split.csv", "dicom_id,study_id,subject_id,split\n", *dealt)
+    with gzip.open(root / "mimic-cxr-2.0.0-chexpert.csv.gz", "wt") as file:
+        file.write("subject_id,study_id,Edema,Pneumonia,No Finding\n10000032,50414267,1.0,-1.0,\n")
+    return root
+
+
+def parquet_source(root):
+    picture(root / "data/a.png")
+    content = (root / "data/a.png").read_bytes()
+    images = [
+        {"bytes": content, "path": None},
+        {"bytes": None, "path": "data/a.png"},
+        None,
+        {"bytes": None, "path": ""},
+    ]
+    columns = {"image": images, "question": ["so?"] * 4, "answer": ["yes"] * 4, "text": ["a lung"] * 4}
+    for name in ("train-00000-of-00001", "validation-00000-of-00001"):
+        pq.write_table(pa.table(columns), root / f"data/{name}.parquet")
+    return root
+
+
 SOURCES = {
     "vqa_rad": (vqa_rad_source, {}),
     "slake": (slake_source, {}),
@@ -120,6 +165,9 @@ SOURCES = {
     "pathvqa": (pathvqa_source, {}),
     "roco": (roco_source, {}),
     "csv_table": (csv_source, {"columns": "caption=report,patient_id=mrn"}),
+    "jsonl_table": (jsonl_source, {"columns": "caption=report,patient_id=mrn"}),
+    "mimic_cxr_jpg": (mimic_source, {}),
+    "parquet": (parquet_source, {"columns": "caption=text"}),
 }
 
 
@@ -142,7 +190,7 @@ def test_an_import_counts_what_it_wrote_and_a_second_one_changes_nothing(tmp_pat
     assert (summary.captions, summary.questions) == (len(data.captions), len(data.vqa))
     assert summary.images == len(data.image_keys)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "site").rglob("*") if path.is_file()}
-    again, _ = load(tmp_path, name)
+    again = IMPORTERS[name](tmp_path / CANARY, tmp_path / "site", **SOURCES[name][1])
     assert again == summary
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "site").rglob("*") if path.is_file()} == before
 
@@ -175,7 +223,9 @@ def test_a_source_that_is_not_this_set_is_refused_without_naming_it_and_the_site
     assert (tmp_path / "site/vqa.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", IMPORTERS)
+@pytest.mark.parametrize(
+    "name", sorted(IMPORTERS.keys() - {"parquet"})
+)  # Its images are inside the file with the rows.
 def test_images_alone_missing_means_nothing_could_be_imported(tmp_path, name):
     make, options = SOURCES[name]
     source = make(tmp_path / CANARY)
@@ -317,13 +367,17 @@ def test_rows_of_a_table_without_a_split_are_dealt_by_patient(tmp_path):
     ("content", "message"),
     [
         (b"picture,caption\na.png,b\n", "no column for the image; name it 'image'"),
-        (b"image,caption\na.png,\xff\n", "not UTF-8; save it again"),
-        (b'image,caption\na.png,"' + b"x" * 200_000 + b'"\n', "not CSV; save it again"),
+        (b"image,caption\na.png,\xff\n", r"1 of 1 rows cannot be read \(not UTF-8 1\); save it again as CSV in UTF-8"),
+        (b"image,\xff\na.png,b\n", "header is not UTF-8; save it again"),
+        (b'image,caption\na.png,"' + b"x" * 200_000 + b'"\n', r"\(not CSV 1\); save it again"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused_with_the_remedy(tmp_path, content, message):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         IMPORTERS["csv_table"](tmp_path / "t.csv", tmp_path / "site")
+
+
+def test_a_column_that_no_table_has_cannot_be_renamed(tmp_path):
     with pytest.raises(ConfigError, match="write KNOWN=YOURS"):
-        IMPORTERS["csv_table"](tmp_path / "t.csv", tmp_path / "site", columns="report")
+        IMPORTERS["csv_table"](csv_source(tmp_path / "set"), tmp_path / "site", columns="report")
