@@ -6,6 +6,7 @@ It holds pseudonyms, keyed digests and the reports without their identities, and
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,8 +22,16 @@ create table sources (source text primary key, stamp text not null, left text no
 create table pictures ({", ".join(_PICTURE)}, source text not null, primary key (uid, frame));
 create table texts ({", ".join(_TEXT)}, source text not null, primary key (uid));
 create table words (patient text not null, word blob not null, primary key (patient, word)) without rowid;
+create table decisions (
+    kind text not null, uid text not null, frame integer not null, verdict text not null, reason text not null,
+    person text not null, at text not null
+);
 create index pictures_by_series on pictures (series, place);
 create index pictures_by_verdict on pictures (verdict);
+create index pictures_by_source on pictures (source);
+create index pictures_by_accession on pictures (accession);
+create index pictures_by_study on pictures (study);
+create index texts_by_source on texts (source);
 create index texts_by_study on texts (study);
 create index texts_by_accession on texts (accession);
 pragma user_version = {VERSION};
@@ -75,12 +84,13 @@ class Store:
         found: int = self._database.execute("select coalesce(max(run), 0) + 1 from sources").fetchone()[0]
         return found
 
-    def is_known(self, source: str, stamp: str, run: int) -> bool:
-        """Whether this file was taken before and has not changed; it counts as seen in this run then."""
-        found = self._database.execute(
-            "update sources set run = ? where source = ? and stamp = ?", (run, source, stamp)
-        )
-        return found.rowcount == 1
+    def is_known(self, source: str, stamp: str, run: int, *, again: str = "") -> bool:
+        """Whether this file was taken before and has not changed; it counts as seen in this run then.
+
+        One that was left out for the reason `again` is tried anew.
+        """
+        query = "update sources set run = ? where source = ? and stamp = ? and (left = '' or left != ?)"
+        return self._database.execute(query, (run, source, stamp, again)).rowcount == 1
 
     def add(self, outcome: Outcome, run: int) -> tuple[Picture, ...]:
         """Keep what a file gave; pictures that another file gave already come back.
@@ -120,6 +130,16 @@ class Store:
         found = self._database.execute("select word from words where patient = ?", (patient,))
         return frozenset(row[0] for row in found)
 
+    def place_of(self, sources: Iterable[str], accession: str, study: str) -> tuple[str, str, str] | None:
+        """Patient, study and accession of a picture of one of these files, else of this accession or study."""
+        for column, values in (("source", tuple(sources)), ("accession", (accession,)), ("study", (study,))):
+            marks = ", ".join("?" * len(values))
+            query = f"select patient, study, accession from pictures where {column} in ({marks}) limit 1"
+            found = self._database.execute(query, values).fetchone()
+            if found:
+                return str(found[0]), str(found[1]), str(found[2])
+        return None
+
     def pictures(self, verdicts: Iterable[Verdict] = USABLE) -> Iterator[Picture]:
         """The pictures with these verdicts, series by series, in the order in which they were made."""
         marks = tuple(verdicts)
@@ -143,13 +163,17 @@ class Store:
                 return str(found[0])
         return ""
 
-    def decide(self, kind: type[Picture] | type[Text], key: tuple[str, int], verdict: Verdict, file: str = "") -> None:
+    def decide(self, record: Picture | Text, verdict: Verdict, file: str, reason: str, person: str) -> None:
         """Note a person's decision on what waits; `file` is where a picture lies from now on."""
-        if kind is Picture:
-            where = "update pictures set verdict = ?, file = ? where uid = ? and frame = ?"
-            self._database.execute(where, (verdict, file, *key))
+        frame = record.frame if isinstance(record, Picture) else 0
+        if isinstance(record, Picture):
+            query = "update pictures set verdict = ?, file = ? where uid = ? and frame = ?"
+            self._database.execute(query, (verdict, file, record.uid, frame))
         else:
-            self._database.execute("update texts set verdict = ? where uid = ?", (verdict, key[0]))
+            self._database.execute("update texts set verdict = ? where uid = ?", (verdict, record.uid))
+        kind, at = type(record).__name__.lower(), datetime.now(UTC).isoformat(timespec="seconds")
+        decision = (kind, record.uid, frame, verdict, reason, person, at)
+        self._database.execute("insert into decisions values (?, ?, ?, ?, ?, ?, ?)", decision)
         self._database.commit()
 
     def reasons(self) -> dict[str, int]:

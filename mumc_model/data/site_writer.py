@@ -55,6 +55,7 @@ class SiteWriter:
         self._prefix = f"images/{_safe_name(source)}/" if source else "images/"
         self._journal = ImportJournal(self.root / "state" / f"import-{_safe_name(source)}.jsonl") if source else None
         self._images: dict[str, tuple[bytes, str]] = {}
+        self._adopted: set[str] = set()
         self._captions: list[bytes] = []
         self._questions: list[bytes] = []
         if (self.root / "site.yaml").exists() and (read_settings(self.root)[1], unit) == ("image", "patient"):
@@ -115,6 +116,10 @@ class SiteWriter:
         key = self._key(name, stored.suffix)
         self._images[name] = (mark, key)
         return key
+
+    def adopt(self, key: str) -> None:
+        """Take an image as this source's own that already lies under this path in the folder."""
+        self._adopted.add(key)
 
     def add_images(
         self, sources: Mapping[str, Source], on_progress: Progress | None = None
@@ -206,7 +211,7 @@ class SiteWriter:
 
     def _remove_orphans(self) -> None:
         """Delete images of this source that it no longer holds: a withdrawn patient must not stay on the disk."""
-        keys = {key for _, key in self._images.values()}
+        keys = self._adopted | {key for _, key in self._images.values()}
         orphans = [path for path in (self.root / self._prefix).glob("*") if self._prefix + path.name not in keys]
         for path in [*orphans, *(self.root.glob(PIXEL_CACHES) if orphans else ())]:
             path.unlink(missing_ok=True)
