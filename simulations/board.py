@@ -43,9 +43,9 @@ def of_report(report: Values, prices: Prices, site: str = "") -> BoardFacts:
     if site and site not in report["sites"]:
         raise ReportError(f"this simulation has no hospital '{site}'; {nearest(site, report['sites'])}")
     effort = _effort(report, prices, site)
-    where = f"hospital '{site}' of the simulation" if site else "all hospitals of the simulation"
+    where = f"Simulation '{report['name']}', {f'hospital {site}' if site else 'all hospitals'}"
     return BoardFacts(
-        name=prices.hospital or f"{where} '{report['name']}'",
+        name=prices.hospital or where,
         about=f"Pre-training together, beside each hospital pre-training alone, on {'its' if site else 'their'} own "
         f"test questions; {report['case']}.",
         day="",

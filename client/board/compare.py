@@ -48,6 +48,8 @@ def _groups(asked: Asked, names: Sequence[str], smallest: int, rng: np.random.Ge
     shown = [
         _group(asked, name, column == name, rng) for name in sorted(set(names) - pooled, key=lambda n: (n == "", n))
     ]
+    if not pooled and len(shown) == 1:
+        return ()  # it is all questions over again
     if pooled and shown:
         name = f"{len(pooled)} smaller groups together" if len(pooled) > 1 else "one smaller group"
         shown.append(_group(asked, name, np.isin(column, sorted(pooled)), rng, pooled=True))

@@ -11,6 +11,7 @@ import matplotlib as mpl
 from fpdf import FPDF
 from fpdf.enums import Align, TableBordersLayout, XPos, YPos
 from fpdf.fonts import FontFace
+from fpdf.prefs import ViewerPreferences
 
 from client.board.document import Document, Section, Table
 
@@ -40,6 +41,7 @@ class _Paper(FPDF):
         self._document = document
         self.set_title(document.title)
         self.set_lang("en")
+        self.viewer_preferences = ViewerPreferences(display_doc_title=True)
         self.set_creator("fedmumc")
         # The clock's date would make two pages of the same facts differ; the first of 1970 stands for none.
         self.set_creation_date(datetime.fromisoformat(document.day or "1970-01-01").replace(tzinfo=UTC))
@@ -159,6 +161,9 @@ class _Paper(FPDF):
         folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
         self.add_font(FONT, "", folder / "DejaVuSans.ttf")
         self.add_font(FONT, "B", folder / "DejaVuSans-Bold.ttf")
-        if (rest := folder / "LastResortHE-Regular.ttf").is_file():
+        known = self.fonts[FONT.lower()].cmap  # type: ignore[union-attr]
+        letters = {ord(letter) for text in self._document.texts() for letter in text}
+        # That font knows all of Unicode, and takes seconds to open.
+        if letters - set(known) and (rest := folder / "LastResortHE-Regular.ttf").is_file():
             self.add_font(REST, "", rest)
             self.set_fallback_fonts([REST], exact_match=False)

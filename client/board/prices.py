@@ -127,7 +127,7 @@ def _minutes(prices: Prices) -> tuple[float | NotMeasured, str]:
 def _product(what: str, values: tuple[float | NotMeasured | None, ...], names: tuple[str, ...]) -> float | NotMeasured:
     missing = [name for name, value in zip(names, values, strict=True) if value is None]
     if missing:
-        return NotMeasured(what, f"{' and '.join(missing)} not entered under board:")
+        return NotMeasured(what, f"not entered: {', '.join(missing)}")
     if any(isinstance(value, NotMeasured) for value in values):
         return NotMeasured(what, "what it is the price of was not measured")
     return math.prod(value for value in values if isinstance(value, float))

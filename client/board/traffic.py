@@ -55,7 +55,7 @@ def unknown_effort(why: str) -> Effort:
 def energy_at(hours: float, watts: float | None) -> tuple[float | NotMeasured, str]:
     """Energy in kWh by the site's own figure of what its machine draws."""
     if watts is None:
-        return NotMeasured("energy used", "no counter was read, and watts were not entered under board:"), ""
+        return NotMeasured("energy used", "no counter was read; not entered: watts"), ""
     return hours * watts / 1000, f"hours x {watts:g} W, the site's own figure"
 
 
