@@ -22,6 +22,39 @@ _POSITIVE = ("max_side", "max_file_mib", "max_megapixels", "max_files", "max_arc
 
 
 @dataclass(frozen=True, kw_only=True)
+class DeviceRule:
+    """What is known of the pictures of one kind of device. What is left empty fits every device."""
+
+    manufacturer: str = ""
+    """Part of the header's Manufacturer; capitals do not matter."""
+    model: str = ""
+    """Part of its ManufacturerModelName."""
+    modality: str = ""
+    """Part of its Modality."""
+    blank: tuple[tuple[float, float, float, float], ...] = ()
+    """Parts of its pictures that are painted over: left, top, right, bottom as shares of width and height."""
+    quarantine: bool = False
+    """Every picture of it waits for a person."""
+    trusted: bool = False
+    """None of its pictures waits for what the header says; text is looked for all the same."""
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that fits everything, or parts that are none.
+
+        Raises:
+            ConfigurationError: so it is.
+        """
+        if not (self.manufacturer or self.model or self.modality):
+            raise ConfigurationError("a rule of intake.devices names no manufacturer, model or modality; name one")
+        for left, top, right, bottom in self.blank:
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ConfigurationError(
+                    f"intake.devices blanks {[left, top, right, bottom]}; write left, top, right, bottom as shares, "
+                    "as in [0, 0, 1, 0.1]"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
 class IntakeConfig:
     """How images are chosen, rendered and cleaned, and how much a source may be."""
 
@@ -39,6 +72,8 @@ class IntakeConfig:
     """What becomes of an image in which text was found: the text is painted over, or a person looks at it first."""
     quarantine: tuple[str, ...] = ("US", "SC", "OT", "XC", "ES", "GM", "SM", "DOC")
     """Modalities of which every image waits for a person: text is burned into them as a rule."""
+    devices: tuple[DeviceRule, ...] = ()
+    """Rules for the site's own devices."""
     dates: Literal["shift", "remove"] = "shift"
     """`shift` moves all dates of a patient by the same number of days; `remove` leaves none."""
     characteristics: Literal["bands", "remove"] = "bands"
