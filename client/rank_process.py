@@ -19,7 +19,7 @@ from client.site import open_folder
 from configs.loader import load
 from mumc_model.config import Recipe
 from mumc_model.errors import DataError
-from mumc_model.model import build_model
+from mumc_model.model import build_model, model_form
 from mumc_model.ranks import join
 from mumc_model.train import Pretrainer
 
@@ -42,7 +42,9 @@ def train(place: Place, job: Job) -> None:
     if captions_digest(site) != job.captions:
         raise DataError("the site's captions changed while a round began; the next attempt reads them anew")
     dataset, device = caption_dataset(site, recipe, job.vocabulary), torch.device(place.device)
-    model = build_model(recipe.model, 0)
+    # Rank 0 tells every weight when the round begins, so none is drawn here.
+    places = model_form(recipe.model).named_parameters()
+    model = build_model(recipe.model, 0, {name: torch.empty_like(weight, device="cpu") for name, weight in places})
     folder = Path(place.folder)
     (folder / READY.format(place.rank)).touch()
     meeting = f"file://{folder / MEETING}"

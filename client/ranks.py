@@ -159,15 +159,24 @@ class SiteRanks:
             RanksError: another rank ended, or did not answer in time.
         """
         with self._stack:
-            if isinstance(error, RuntimeError) and not isinstance(error, MumcError | torch.OutOfMemoryError):
-                self._tell_ended(within_s=DYING_S, error=error)
-                if isinstance(error, torch.distributed.DistError) or "imed out" in str(error):
-                    raise RanksError(
-                        f"a process of {len(self.devices)} did not answer the others within {self._timeout_s:g} s; "
-                        "see what else its device is busy with, or set processes: 1 in site.yaml"
-                    ) from error
-            elif error is None:
+            if error is None:
                 self._await_end()
+                return
+            try:
+                if isinstance(error, RuntimeError) and not isinstance(error, MumcError | torch.OutOfMemoryError):
+                    self._tell_lost(error)
+            finally:
+                # Leaving a group over NCCL waits for the others, and these may wait for this process.
+                self._end()
+
+    def _tell_lost(self, error: RuntimeError) -> None:
+        """Raise what is to be said if the fault comes of the loss of another rank."""
+        self._tell_ended(within_s=DYING_S, error=error)
+        if isinstance(error, torch.distributed.DistError) or "imed out" in str(error):
+            raise RanksError(
+                f"a process of {len(self.devices)} did not answer the others within {self._timeout_s:g} s; see what "
+                "else its device is busy with, or set processes: 1 in site.yaml"
+            ) from error
 
     def _start(self, rank: int) -> "subprocess.Popen[str]":
         with (self._folder / LOG.format(rank)).open("w") as log:
@@ -217,7 +226,9 @@ class SiteRanks:
         try:
             yield
         finally:
-            over.set()
+            # Where another process was lost or ended, the watcher is still to let go of what waits for it.
+            if not any(process.poll() for process in self._others):
+                over.set()
             if watcher.is_alive():
                 watcher.join()
 

@@ -4,20 +4,20 @@ Dimensions: B questions, I images, C channels, H height, W width in pixels, S im
 tokens, T answer tokens that are learned, D width, V vocabulary, N nodes and E edges of an answer tree, K candidates.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.loader import dump, load
 from mumc_model.bert import BertAttention
 from mumc_model.candidates import AnswerTree, Candidates, Scoring
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
+from mumc_model.duplicate import duplicate
 from mumc_model.errors import ConfigError
 from mumc_model.model import MumcModel, at_least_single
 from mumc_model.pretrained import PretrainedModel
@@ -27,7 +27,9 @@ from mumc_model.vision import VisionEncoder, resize_pos_embed
 COMPAT_KEPT = 128
 """Candidates that the paper's code weighs."""
 _BLOCK_ROWS = 1024
-"""Nodes, over all questions, that the decoder reads at once; a longer list is read a question at a time."""
+"""Nodes, over all questions, that the decoder reads at once; a longer list is read a question at a time.
+
+It bounds what the decoder holds, and keeps it in a CPU's cache; logits have a bound of their own."""
 _BLOCK_LOGITS = 1 << 26
 """Logits held at once while ranking."""
 _CACHED_LOGITS = 1 << 20
@@ -147,8 +149,10 @@ class VqaModel(PretrainedModel):
         block, parts = max(1, _BLOCK_ROWS // start_1ND.shape[1]), []
         for state, mask in zip(torch.split(state_BLD, block), torch.split(mask_BL, block), strict=True):
             read_BND = at_least_single(head.transform(self._read(start_1ND, trees, state, mask)))
-            followed_BE = (read_BND[:, node_E] * words_ED).sum(2) + bias_E
-            parts.append(followed_BE - self._log_normaliser(read_BND)[:, node_E])
+            # A logit and the sum over all of them must be rounded alike, or probabilities come to more than 1.
+            with torch.autocast(read_BND.device.type, enabled=False):
+                followed_BE = (read_BND[:, node_E] * words_ED).sum(2) + bias_E
+                parts.append(followed_BE - self._log_normaliser(read_BND)[:, node_E])
         edge_BE = torch.cat(parts)
         return list(torch.split(edge_BE, [len(tree.edge_node_E) for tree in trees], dim=1))
 
@@ -171,8 +175,7 @@ class VqaModel(PretrainedModel):
     def _log_normaliser(self, read_BND: Tensor) -> Tensor:
         """Logarithm BN of the sum over the vocabulary of the exponentials of the logits."""
         head, rows_XD = self.text_decoder.cls.predictions.decoder, read_BND.flatten(0, 1)
-        kind = rows_XD.device.type
-        if kind != "cpu" or torch.is_autocast_enabled(kind):
+        if rows_XD.device.type != "cpu":
             return _log_sum(rows_XD, head.weight, head.bias).view(read_BND.shape[:2])
         normaliser_X = _log_sum_in_cache(rows_XD, head.weight, head.bias)
         if not normaliser_X.isfinite().all():
@@ -185,8 +188,7 @@ class AnswerTeacher:
 
     def __init__(self, student: VqaModel, momentum: float) -> None:
         """Start equal to the student."""
-        frozen = [part for part in student.children() if not any(p.requires_grad for p in part.parameters())]
-        self.model = copy.deepcopy(student, {id(part): part for part in frozen}).requires_grad_(False)
+        self.model = duplicate(student, _average)
         self._momentum = momentum
         learned = [
             (a, w) for a, w in zip(self.model.parameters(), student.parameters(), strict=True) if w.requires_grad
@@ -198,6 +200,10 @@ class AnswerTeacher:
     def update(self) -> None:
         """Move towards the student by 1 - momentum; in fine-tuning this comes before the teacher is asked."""
         torch._foreach_lerp_(self._averages, self._weights, 1 - self._momentum)
+
+
+def _average(weight: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(weight.detach().clone(), requires_grad=False) if weight.requires_grad else weight
 
 
 def answer_loss(logits_TV: Tensor, target_T: Tensor, teacher_TV: Tensor | None, alpha: float, examples: int) -> Tensor:

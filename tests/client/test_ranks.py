@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from client.config import SiteConfig
 from client.ranks import SiteRanks
 from configs.loader import ConfigurationError
 from mumc_model.device import choose_devices
-from mumc_model.errors import DeviceError
+from mumc_model.errors import DeviceError, DivergedError
+from mumc_model.ranks import join
+from mumc_model.train import Pretrainer
 
 
 def share(folder, processes):
@@ -90,6 +93,42 @@ def test_a_process_that_is_lost_in_a_round_ends_it_with_a_refusal_and_a_word_in_
     assert refused.text == "a process of the site's training was lost; see the site's log"
     assert told in (folder / "state" / "site.log").read_text()
     assert [process.returncode for process in started] == [-9]
+    assert left_behind(folder) == []
+
+
+def test_a_round_that_fails_here_ends_the_others_before_it_leaves_the_group(server, folder, monkeypatch):
+    """Over NCCL leaving waits for the others, and those for this process."""
+    share(folder, 2)
+    started = with_others(monkeypatch, lambda rank: JOINING + "time.sleep(60)")
+    at_leaving, begun = [], []
+
+    @contextmanager
+    def group(*where, **how):
+        with join(*where, **how) as ranks:
+            try:
+                yield ranks
+            finally:
+                at_leaving.extend(process.poll() for process in started)
+
+    def diverges(*_, **__):
+        begun.append(time.monotonic())
+        raise DivergedError("the loss is nan")
+
+    monkeypatch.setattr("client.ranks.join", group)
+    monkeypatch.setattr(Pretrainer, "run", diverges)
+    assert server.ask(folder, server.pretrain()).message.code == "diverged"
+    assert time.monotonic() - begun[0] < 20
+    assert at_leaving == [-9]
+    assert left_behind(folder) == []
+
+
+def test_a_real_process_that_refuses_its_job_is_told_with_its_own_error(server, folder, monkeypatch):
+    share(folder, 2)
+    monkeypatch.setattr("client.pretrain.captions_digest", lambda site: "of other captions")
+    assert server.ask(folder, server.pretrain()).message.code == "processes"
+    told = (folder / "state" / "site.log").read_text()
+    assert "RanksError: process 1 of 0 to 1, on cpu, ended with exit code 1" in told
+    assert "DataError: the site's captions changed while a round began; the next attempt reads them anew" in told
     assert left_behind(folder) == []
 
 

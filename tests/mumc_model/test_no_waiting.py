@@ -5,11 +5,12 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from mumc_model.config import ObjectiveConfig
+from mumc_model.config import ObjectiveConfig, PretrainConfig, Recipe
 from mumc_model.masking import Draws, SpecialTokens
 from mumc_model.model import build_model
 from mumc_model.momentum import FeatureQueue, Teacher
 from mumc_model.objective import PretrainObjective
+from mumc_model.train import Pretrainer
 from mumc_model.vision import MimDecoder
 from tests.mumc_model.conftest import CLS, MASK
 
@@ -38,6 +39,24 @@ def test_losses_gradients_teacher_and_queue_read_nothing_from_the_device(
     output = steps_on(META, small_config, captioned(), 2, **settings)
     assert output.total.device == META
     assert set(output.terms) == {"mcl", "ucl", "itm", "mlm", *(["mim"] if "mim" in settings else [])}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here; the meta device stands in above")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_steps_on_a_gpu_never_wait_for_it(precision, small_config, captioned):
+    """From the second step on: the first makes the optimiser's moments and chooses kernels."""
+    device = torch.device("cuda")
+    recipe = Recipe(model=small_config, objective=ObjectiveConfig(), pretrain=PretrainConfig(batch_size=4))
+    trainer = Pretrainer(build_model(small_config, 0), recipe, device, precision)
+    special, batch = SpecialTokens(cls_id=CLS, mask_id=MASK), captioned()
+    trainer._begin_round()
+    for step in range(3):
+        draws = Draws(torch.Generator().manual_seed(step), special)
+        torch.cuda.set_sync_debug_mode("error" if step else "default")
+        try:
+            trainer._step(batch, draws, 0.4, [])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_device_notices_a_reader():

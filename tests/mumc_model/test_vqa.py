@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mumc_model.candidates import Candidates
+from mumc_model.candidates import AnswerTree, Candidates
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.errors import ConfigError
 from mumc_model.model import build_model
@@ -65,6 +65,22 @@ def test_ranking_in_one_pass_scores_each_answer_as_reading_it_alone_does(scoring
                 "compat": torch.stack([part.sum() + part[0] for part in parts]),
             }[scoring]
             torch.testing.assert_close(probability[question], score.softmax(0), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_whole_vocabulary_s_probabilities_come_to_1_in_either_precision(precision):
+    model, tree = answering(), AnswerTree.build([(2, word) for word in range(30)])
+    head = model.text_decoder.cls.predictions
+    with torch.no_grad():
+        head.decoder.weight.mul_(30)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            state = states(model)
+            (edge_BE,) = model._edge_log_probabilities(state, QUESTION_MASK, [tree])
+            read_BND = head.transform(model._read(model._begin([tree]), [tree], state, QUESTION_MASK)).float()
+        root_BV = read_BND[:, 0] @ head.decoder.weight.T + head.bias
+    assert tree.edge_node_E.tolist() == [0] * 30
+    torch.testing.assert_close(edge_BE, root_BV.log_softmax(1)[:, tree.edge_token_E], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(edge_BE.exp().sum(1), torch.ones(3), atol=1e-5, rtol=0)
 
 
 def test_ranking_in_small_blocks_changes_nothing(monkeypatch):
@@ -196,7 +212,8 @@ def test_the_teacher_follows_what_is_trained_and_shares_what_is_frozen():
         for weight in model.parameters():
             weight.add_(1.0)
     teacher.update()
-    assert teacher.model.visual_encoder is model.visual_encoder
+    shared = zip(teacher.model.visual_encoder.parameters(), model.visual_encoder.parameters(), strict=True)
+    assert all(theirs is ours for theirs, ours in shared)
     torch.testing.assert_close(teacher.model.text_decoder.cls.predictions.bias, before + 0.1)
     assert not any(weight.requires_grad for weight in teacher.model.text_decoder.parameters())
     assert model.text_decoder.cls.predictions.bias.requires_grad
