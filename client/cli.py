@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from client import cli_check, cli_join, cli_log, cli_report, cli_start, cli_vqa
+from client import cli_check, cli_join, cli_log, cli_report, cli_start, cli_ui, cli_vqa
 
 app = typer.Typer(
     help="Run a hospital's side of a federation: for the engineer at the hospital.",
@@ -24,6 +24,7 @@ app.registered_commands += cli_check.app.registered_commands
 app.registered_commands += cli_start.app.registered_commands
 app.registered_commands += cli_vqa.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
+app.registered_commands += cli_ui.app.registered_commands
 app.add_typer(cli_log.app, name="log", no_args_is_help=True)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from client.log import site_log_file
@@ -10,6 +11,9 @@ from protocol.hashchain import Entry
 
 _SAID = re.compile(r"SuperNode ID|Connection attempt failed|Connection successful")
 """What Flower's SuperNode writes when it is let in, when the server does not answer, and when it does again."""
+
+TAIL_BYTES = 1 << 16
+"""Of the SuperNode's log, in which its last word of the connection is looked for."""
 
 
 class Follower:
@@ -59,6 +63,20 @@ class Follower:
             away = f"{self._address} does not answer; trying again (mumc-site check {self._root} says what is wrong)"
             self._say(away if state == "away" else f"connected to {self._address}")
             self._state = state
+
+
+def last_connection(supernode_log: Path) -> str:
+    """What the SuperNode last wrote of its connection, and when it last wrote anything; empty where it never did."""
+    if not supernode_log.is_file():
+        return ""
+    with supernode_log.open("rb") as file:
+        file.seek(max(0, _size(supernode_log) - TAIL_BYTES))
+        said = _SAID.findall(file.read().decode(errors="replace"))
+    if not said:
+        return ""
+    state = "the server did not answer" if said[-1] == "Connection attempt failed" else "it was connected"
+    last = datetime.fromtimestamp(supernode_log.stat().st_mtime, UTC)
+    return f"When the client of this site last wrote of its connection, {state}; its last word is of {last:%F %T} UTC."
 
 
 def told(entry: Entry) -> str:

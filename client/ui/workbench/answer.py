@@ -1,0 +1,100 @@
+"""One answered question as the page shows it: the answer first, then how far it can be believed."""
+
+from client.asking import Asked
+from client.ui.look import blank, paragraph, shares
+from mumc_model.reply import Reply
+
+ABOUT_SAME = 0.1
+"""Probabilities that differ by no more than this count as about the same."""
+
+
+def answer_html(asked: Asked) -> str:
+    """The answer, or a short list, or that a human is to be asked; its probability, accuracy, limits and log line."""
+    found = asked.reply
+    return "".join(
+        [
+            *_headline(found),
+            paragraph(_accuracy(found)),
+            _answers(asked),
+            *_without_image(asked),
+            *_guarantee(found),
+            paragraph(f"This question is line {asked.line} of the site's log.", "faint"),
+        ]
+    )
+
+
+def _headline(found: Reply) -> list[str]:
+    best, probability = found.answers[0]
+    percent = f"{100 * probability:.1f} %"
+    if found.outcome == "referral":
+        return [
+            paragraph("Refer to a human", "large bad"),
+            paragraph(f"Why: {found.referral}."),
+            paragraph(f"Not to be relied on: the likeliest answer is {best}, with {percent}.", "faint"),
+        ]
+    if found.outcome == "shortlist":
+        return [
+            paragraph(f"One of: {', '.join(found.shortlist)}", "large"),
+            paragraph(f"The likeliest, {best}, has a calibrated probability of {percent}."),
+        ]
+    return [paragraph(found.answer, "large"), paragraph(f"Calibrated probability: {percent}")]
+
+
+def _accuracy(found: Reply) -> str:
+    if found.accuracy:
+        return f"{found.accuracy}."
+    return "How often this site's answers of about this probability are right: not measured."
+
+
+def _answers(asked: Asked) -> str:
+    without = dict(asked.blank.answers)
+    compared = nothing_to_compare(asked) == ""
+    heads = ["answer", "probability", *(["on a blank image"] if compared else [])]
+    rows = [
+        (text, [probability, *([without.get(text)] if compared else [])]) for text, probability in asked.reply.answers
+    ]
+    return shares("The likeliest answers", heads, rows, "not among the first")
+
+
+def _without_image(asked: Asked) -> list[str]:
+    if gap := nothing_to_compare(asked):
+        return [paragraph(gap, "faint")]
+    best, probability = asked.blank.answers[0]
+    lines = [blank(f"The same question on a blank image: {best}, {100 * probability:.1f} %")]
+    if image_hardly_mattered(asked):
+        lines.append(
+            paragraph(
+                "The answer is the same, with about the same probability, when there is no image: the image hardly "
+                "mattered, and the answer comes from the words of the question.",
+                "bad",
+            )
+        )
+    return lines
+
+
+def nothing_to_compare(asked: Asked) -> str:
+    """Why there is nothing to compare with on a blank image; empty where there is."""
+    if asked.blank is asked.reply:
+        return "This model writes its answers freely and was not asked about a blank image."
+    return ""
+
+
+def image_hardly_mattered(asked: Asked) -> bool:
+    """Whether a blank image gets the same answer with about the same probability."""
+    (best, probability), (other, without) = asked.reply.answers[0], asked.blank.answers[0]
+    return best == other and abs(probability - without) <= ABOUT_SAME
+
+
+def _guarantee(found: Reply) -> list[str]:
+    lines = []
+    if found.guarantee:
+        lines.append(paragraph(found.guarantee, "faint"))
+    if found.threshold:
+        lines.append(
+            paragraph(
+                f"Below {100 * found.threshold:.0f} % the model says that none of its answers fits; validation chose "
+                "that limit.",
+                "faint",
+            )
+        )
+    return lines
