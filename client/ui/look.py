@@ -25,8 +25,9 @@ CSS = """
 .shown { overflow-x: auto; }
 .shown table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .shown caption { text-align: left; color: var(--faint); padding: .2rem 0; }
-.shown th, .shown td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--rule);
-  vertical-align: baseline; } .shown tbody th { font-weight: 600; }
+.shown table th, .shown table td { text-align: left; padding: .3rem .9rem .3rem 0; vertical-align: baseline; border: 0;
+  border-bottom: 1px solid var(--rule) !important; } .shown tbody th { font-weight: 600; }
+.shown tr { border: 0 !important; }
 .shown .figure svg { width: 100%; height: auto; } .shown .figure p { color: var(--faint); font-size: .9rem; }
 .shown .large { font-size: 1.6rem; font-weight: 600; line-height: 1.25; } .shown .faint { color: var(--faint); }
 .shown .number { font-size: 2.8rem; font-weight: 650; line-height: 1.1; font-variant-numeric: tabular-nums; margin: 0; }
@@ -41,20 +42,25 @@ CSS = """
 .shown .good { color: var(--good); } .shown .bad { color: var(--bad); }
 .shown figure { margin: 0; } .shown figcaption { color: var(--faint); font-size: .9rem; padding: .4rem 0; }
 .shown figure img { display: block; width: 100%; max-height: 36rem; object-fit: contain; background: #000; }
-.shown td.share { min-width: 9rem; white-space: nowrap; padding-left: .4rem;
+.shown table td.share { min-width: 6rem; white-space: nowrap; padding-left: .4rem; background-clip: padding-box;
   background: linear-gradient(color-mix(in srgb, #2a7de1 30%, transparent) 0 0) no-repeat left / var(--share) 100%; }
 .shown .weights span { display: inline-block; padding: .1rem .45rem; margin: .15rem .15rem .15rem 0;
   background: color-mix(in srgb, #e08a00 var(--share), transparent); border: 1px solid var(--rule); }
 .shown .blank { display: inline-block; width: 2.2rem; height: 2.2rem; background: #808080; vertical-align: middle;
   margin-right: .6rem; border: 1px solid var(--rule); }
+.shown .empty { display: grid; place-items: center; min-height: 24rem; border: 1px dashed var(--rule);
+  color: var(--faint); padding: 1rem; }
+.banner { position: sticky; top: 0; z-index: 5; background: var(--paper); padding: .4rem 0 !important;
+  border-bottom: 1px solid var(--rule); }
+.gradio-container:has(#ask-button[aria-selected=true]) .refresh { display: none; }
 *:focus-visible { outline: 3px solid #2a7de1 !important; outline-offset: 2px; }
 footer { display: none !important; }
 """
 
 
-def shown() -> gr.Markdown:
+def shown(first: str = "") -> gr.Markdown:
     """A place for HTML that this module makes. Gradio's own HTML component asks for `eval`, which the page forbids."""
-    return gr.Markdown(sanitize_html=False, latex_delimiters=[], elem_classes=["shown"], container=False)
+    return gr.Markdown(first, sanitize_html=False, latex_delimiters=[], elem_classes=["shown"], container=False)
 
 
 def said() -> gr.Markdown:
@@ -151,6 +157,11 @@ def weights(caption: str, words: Sequence[tuple[str, float]]) -> str:
         for word, share in words
     )
     return f'<div class="weights"><p class="faint">{_flat(caption)}</p><p>{spans}</p></div>'
+
+
+def empty(text: str) -> str:
+    """A frame where a picture is going to be."""
+    return f'<div class="empty"><p>{_flat(text)}</p></div>'
 
 
 def blank(text: str) -> str:

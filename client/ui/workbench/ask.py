@@ -9,11 +9,12 @@ import gradio as gr
 from client.asking import ask_at, opened_model
 from client.errors import PageError
 from client.ui.handling import Updates, number, told
-from client.ui.look import paragraph, said, shown, status
+from client.ui.look import alert, empty, paragraph, said, shown
 from client.ui.workbench.answer import answer_html
 from client.ui.workbench.picture import looked_html, study_html
 from client.ui.workbench.studies import Study, studies
 from mumc_model.conformal import RISK
+from mumc_model.errors import MumcError
 from mumc_model.explain import Method
 from mumc_model.overlay import LABEL
 
@@ -21,6 +22,7 @@ PLAIN = "the study"
 LOOKS = [(PLAIN, PLAIN), ("relevance", "relevance"), ("attention", "attention")]
 MOST_LETTERS = 500
 FIRST = "Choose a study or give a file, type a question, and press Ask."
+OPENING = "The model is being opened."
 MODEL_LANE = "model"
 """All that the model does goes one after another: it is one model."""
 
@@ -45,11 +47,10 @@ class AskTab:
 
     def __init__(self, root: Path, model: Path | None) -> None:
         self._root, self._model = root, model
-        self.said, self.ready = said(), said()
         self.last = gr.State(None)
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=320):
-                self.picture, self.unseen = shown(), said()
+                self.picture, self.unseen = shown(empty(FIRST)), said()
                 self.look = gr.Radio(LOOKS, value="relevance", label=f"Show ({LABEL})")
             with gr.Column(scale=5, min_width=320):
                 self.study = gr.Dropdown([], value=None, label="Study, by patient or file name")
@@ -58,16 +59,19 @@ class AskTab:
                     self.risk = gr.Number(
                         value=100 * RISK, label="Risk of a short list without the right answer, in percent"
                     )
-                self.question = gr.Textbox(label="Question", placeholder="is there a fracture", max_lines=1)
-                self.go = gr.Button("Ask", variant="primary")
-                self.answer = shown()
+                with gr.Row(equal_height=True):
+                    self.question = gr.Textbox(
+                        label="Question", placeholder="is there a fracture", max_lines=1, scale=5, min_width=200
+                    )
+                    self.go = gr.Button("Ask", variant="primary", scale=1, min_width=80)
+                self.said, self.answer, self.ready = said(), shown(), said()
         self._connect()
 
     def _connect(self) -> None:
         tell = told(self.said)
         places = [self.said, self.picture, self.answer, self.last]
         self.study.input(tell(self._choose), [self.study], [*places, self.file], show_progress="hidden")
-        self.file.upload(tell(self._give), [self.file], [*places, self.study], show_progress="hidden")
+        self.file.upload(tell(self._give), [self.file], [*places, self.study, self.file], show_progress="hidden")
         self.file.clear(tell(self._take_away), None, places, show_progress="hidden")
         fields = [self.study, self.file, self.question, self.risk]
         asked = gr.on(
@@ -88,13 +92,13 @@ class AskTab:
         """What the tab shows when the page is opened."""
         listed = studies(self._root)
         choices = [(study.name, key) for key, study in listed.items()]
-        return {self.study: gr.Dropdown(choices=choices, value=None), self.answer: paragraph(FIRST, "faint")}
+        return {self.study: gr.Dropdown(choices=choices, value=None), self.ready: paragraph(OPENING)}
 
     def open_model(self) -> Updates:
-        """Open the model before the first question, and say what it is."""
+        """Open the model before the first question, and say what it is; where there is none, say what to run."""
         answerer, _ = opened_model(self._root, self._model)
         answers = f"ranks {len(answerer.texts):,} answers" if answerer.texts else "writes its answers"
-        return {self.ready: status(f"The model is open: it {answers}.")}
+        return {self.ready: paragraph(f"The model is open: it {answers}.")}
 
     def _choose(self, key: str | None) -> Updates:
         if key is None:
@@ -106,13 +110,17 @@ class AskTab:
         if file is None:
             return {}
         image = Path(file)
-        return {self.study: None, self.picture: study_html(image, image.name), **self._unasked()}
+        try:
+            drawn = study_html(image, image.name)
+        except MumcError as error:
+            return {self.said: alert(str(error)), self.file: None}
+        return {self.study: None, self.picture: drawn, **self._unasked()}
 
     def _take_away(self) -> Updates:
-        return {self.picture: "", **self._unasked()}
+        return {self.picture: empty(FIRST), **self._unasked()}
 
     def _unasked(self) -> Updates:
-        return {self.answer: paragraph(FIRST, "faint"), self.last: None}
+        return {self.answer: "", self.last: None}
 
     def _ask(
         self, key: str | None, file: str | None, question: str, risk: float | None, request: gr.Request

@@ -44,7 +44,7 @@ def _log(root: Path) -> str:
         return "".join(alert(f"{found.file} is {gap}; {gap.remedy}") for gap in found.breaks)
     return paragraph(
         f"The log is whole: {found.lines:,} lines, the last of {found.last[:19].replace('T', ' ')} UTC; every receipt "
-        f"adds up. Head: {found.head}",
+        f"adds up. Head: {found.head[:24]}…",
         "good",
     )
 

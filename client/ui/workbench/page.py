@@ -26,7 +26,7 @@ def workbench(root: Path, model: Path | None) -> gr.Blocks:
     with gr.Blocks(title=f"Workbench of {name}", analytics_enabled=False) as page:
         gr.Markdown(f"# Workbench of {name}")
         gr.Markdown(f"**{BANNER}**", elem_classes=["banner"])
-        with gr.Tab("Ask"):
+        with gr.Tab("Ask", elem_id="ask"):
             tab = AskTab(root, model)
         with gr.Tab("Questions asked"):
             asked = _Place(lambda: questions_html(root))
@@ -36,7 +36,7 @@ def workbench(root: Path, model: Path | None) -> gr.Blocks:
             federation = _Place(lambda: federation_html(root))
         places = [asked, training, federation]
         _refresh(root, places)
-        begun = page.load(told(tab.said)(tab.begin), None, [tab.said, tab.study, tab.answer])
+        begun = page.load(told(tab.said)(tab.begin), None, [tab.said, tab.study, tab.ready])
         begun.then(told(tab.ready)(tab.open_model), None, [tab.ready], concurrency_id=MODEL_LANE)
         for place in places:
             page.load(place.handler, None, place.outputs, show_progress="hidden")
@@ -74,7 +74,7 @@ def questions_html(root: Path) -> str:
 
 def _refresh(root: Path, places: list[_Place]) -> None:
     """A button, and a timer that reads again only what has changed, so that nobody is disturbed."""
-    with gr.Row():
+    with gr.Row(elem_classes=["refresh"]):
         again = gr.Button("Refresh", scale=0)
         ticking = gr.Checkbox(value=True, label=f"Look for news every {EVERY_S} seconds", container=False)
     timer, seen = gr.Timer(EVERY_S), gr.State(None)

@@ -1,11 +1,12 @@
 """What the site's own log says, ready to be shown: nothing here is computed anew, and nothing is asked of a server."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from client.cli_log import line_words
 from client.log import site_log_file
 from protocol.hashchain import Entry
+from protocol.score_curve import NAMES
 
 LAST = 30
 """So many of the newest lines are shown; `mumc-site log show` prints all."""
@@ -50,7 +51,7 @@ def tested_rows(entries: Sequence[Entry]) -> list[Row]:
         (
             f"{entry['run']}, round {entry['round']}",
             entry["stage"],
-            "; ".join(f"{name} {value:.4g}" for name, value in sorted(entry["metrics"].items())),
+            _metrics(entry["metrics"]),
         )
         for entry in sorted(found, key=lambda entry: -entry["index"])
     ]
@@ -97,6 +98,13 @@ def withheld(entries: Sequence[Entry]) -> list[str]:
 def when(entry: Entry) -> str:
     """The time of a line, to the second, in UTC."""
     return str(entry["time"])[:19].replace("T", " ")
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    """Their numbers; of the curve that short lists are made with, only that it was sent."""
+    curve = set(metrics) & set(NAMES)
+    said = [f"{name} {value:.4g}" for name, value in sorted(metrics.items()) if name not in curve]
+    return "; ".join([*said, *([f"and {len(curve)} points of the curve for short lists"] if curve else [])])
 
 
 def _reports(entries: Sequence[Entry], stage: str) -> list[Entry]:
