@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mumc_model.data import site_writer
 from mumc_model.data.importers import IMPORTERS
 from mumc_model.data.importers.vqa_med_caption import compose_caption
 from mumc_model.data.records import read_site
@@ -193,6 +194,18 @@ def test_an_import_counts_what_it_wrote_and_a_second_one_changes_nothing(tmp_pat
     again = IMPORTERS[name](tmp_path / CANARY, tmp_path / "site", **SOURCES[name][1])
     assert again == summary
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "site").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_a_second_import_of_an_unchanged_source_decodes_no_image(tmp_path, name, monkeypatch):
+    summary, _ = load(tmp_path, name)
+    monkeypatch.setattr(site_writer, "stored_form", None)
+    seen = []
+    again = IMPORTERS[name](
+        tmp_path / CANARY, tmp_path / "site", on_progress=lambda *step: seen.append(step), **SOURCES[name][1]
+    )
+    assert again == summary
+    assert seen[-1] == (summary.images, summary.images)
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
