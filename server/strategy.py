@@ -23,7 +23,7 @@ from server.exchange import AGAIN, GONE
 from server.inquiry import Inquiry
 from server.journal import Journal, RoundRecord, name_lost
 from server.judge import Verdict, judge
-from server.merge import norm
+from server.merge import norm, slices
 from server.optimizer import ServerOptimizer
 from server.round_folder import RoundFolder
 from server.rules import merge
@@ -261,7 +261,7 @@ class Strategy:
         with np.errstate(over="ignore", invalid="ignore"):
             stepped = self._optimizer.step(self.packed, mean)
         held = [*stepped.values(), *self._optimizer.state_dict().values()]
-        if not all(np.isfinite(array).all() for array in held):
+        if not all(np.isfinite(array[part]).all() for array in held for part in slices(array.size)):
             raise FederationError(
                 f"the server's {self._config.strategy.optimizer} step is not finite, so the weights stay as they were, "
                 f"and would be so again; start another run from them with initial_weights={self._folder / WEIGHTS} and "

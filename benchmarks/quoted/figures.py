@@ -97,7 +97,7 @@ def startup(found: Found) -> list[Figure]:
 def round_(found: Found) -> list[Figure]:
     return [
         Figure(
-            what=f"federated round beyond its sites' training, {name}",
+            what=f"federated round of {row['steps']} local steps beyond its sites' training, {name}",
             value=row["overhead"],
             unit="%",
             most=0.05,
@@ -206,7 +206,7 @@ RUNS: Mapping[str, Run] = {
     "step": Run(("--shapes", "golden,mid,base", "--steps", "5"), step),
     "answering": Run(("--runs", "1", "--shapes", "small"), answering),
     "startup": Run(("--runs", "1", "--models", "tiny,base"), startup),
-    "round": Run(("--rounds", "3"), round_),
+    "round": Run(("--rounds", "2"), round_),
     "curves": Run(("--short",), curves),
     "merge": Run(("--values", "50000000", "--runs", "3", "--peak-values", "10000000", "--peak-sites", "2,8,32"), merge),
     "secagg": Run(("--values", "20000000", "--runs", "3"), secagg),
