@@ -30,6 +30,7 @@ from simulations.measures import matched_rows, retrieval_facts, write_bank, writ
 from simulations.private import Budget, private_hospitals, public_units, use_registry, with_noise
 from simulations.progress import Watch
 from simulations.report_study import ArmFacts, ArmResult, SiteQuestions, Study, Training
+from simulations.wording import case, caveats, selection
 
 FIRST_NODE = 101
 
@@ -74,7 +75,7 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
     study = Study(
         name=config.name,
         data="synthetic" if config.source.kind == "phantom" else "real",
-        case=_case(config),
+        case=case(config),
         command=command,
         results=results,
         questions=questions,
@@ -82,10 +83,10 @@ def simulate(config: SimulationConfig, command: str, console: Console) -> tuple[
         facts=facts,
         pairs=config.pairs,
         arm_factors=config.factors,
-        selection=_selection(config),
+        selection=selection(config),
         wall_s=time.monotonic() - started,
         config=dump(config),
-        caveats=_caveats(config),
+        caveats=caveats(config),
     )
     return study, out
 
@@ -289,52 +290,3 @@ def _new_folder(root: Path, name: str) -> Path:
     if not latest.exists():
         latest.symlink_to(out.name, target_is_directory=True)
     return out
-
-
-def _case(config: SimulationConfig) -> str:
-    """One sentence on what the numbers are for, since federating pays in some cases and not in others."""
-    source, split, sites = config.source, config.partition, config.run.federation.sites
-    if source.kind == "phantom":
-        hospitals = f"{sites} synthetic hospitals of unlikeness {source.phantom.unlike:g}"
-        uniform = source.phantom.question_mix == "uniform"
-        asked = "asked about alike" if uniform else "each asked about its own kind of images"
-        apart = f"; the last one sees {source.phantom.apart} only, and no other sees it" if source.phantom.apart else ""
-        return f"{hospitals}, {source.phantom.images} captioned images each, {asked}{apart}{_newcomers(config)}"
-    names = (
-        f"{source.captions} captions and {source.questions} questions" if source.kind == "public" else "site folders"
-    )
-    return (
-        f"{names} over {sites} hospitals, patients split by {split.scheme} ({split.label}), questions {split.questions}"
-        f"{_newcomers(config)}"
-    )
-
-
-def _newcomers(config: SimulationConfig) -> str:
-    count = config.newcomers
-    return f"; the last {count} of them took no part in pre-training, and only there is anything asked" if count else ""
-
-
-def _selection(config: SimulationConfig) -> str:
-    finetune = config.run.recipe.finetune
-    looks = -(-finetune.steps // finetune.select_every)
-    if finetune.select_on == "test":
-        return f"the best of {looks} looks ON THE TEST QUESTIONS, so every accuracy here is too good"
-    return f"the best of {looks} looks at the site's own validation questions; the test questions are asked once"
-
-
-def _caveats(config: SimulationConfig) -> list[str]:
-    caveats = [
-        *config.caveats,
-        f"pre-training: {config.run.federation.rounds} rounds of {config.run.federation.local_steps} steps of "
-        f"{config.run.recipe.pretrain.batch_size} records at each site; centralised takes as many as all together",
-    ]
-    if len(config.pairs) > 1:
-        caveats.append(
-            f"{len(config.pairs)} pairs are compared, so about one in twenty parts from zero by chance alone"
-        )
-    if "scratch" in config.arms and config.scratch_freeze != config.run.recipe.finetune.freeze:
-        caveats.append(
-            f"fine-tuning freezes '{config.run.recipe.finetune.freeze}' in the pre-trained arms and "
-            f"'{config.scratch_freeze}' in scratch, whose encoders are random"
-        )
-    return caveats

@@ -160,7 +160,7 @@ def test_a_variant_differs_from_the_federated_arm_in_what_it_names_and_nothing_e
     recipe = settings.run.recipe
     bank = replace(recipe.privacy.bank, size=32)
     assert federation.run.recipe == replace(recipe, privacy=replace(recipe.privacy, unit="patient", bank=bank))
-    assert federation.run.initial_weights == str(tmp_path / "public-pool" / "weights.safetensors")
+    assert federation.run.initial_weights == str(tmp_path / "public" / "weights.safetensors")
 
 
 @pytest.mark.parametrize(
