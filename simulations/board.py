@@ -51,6 +51,7 @@ def of_report(report: Values, prices: Prices, site: str = "") -> BoardFacts:
         day="",
         simulated=DATA[report["data"]],
         comparison=_comparison(report, site or ALL),
+        guess=_guess(report, site),
         privacy=_privacy(report),
         effort=effort,
         costs=costs(prices, effort),
@@ -116,6 +117,14 @@ def _read(plain: Values) -> Group:
         federated=Share(plain["federated"]["mean"], *plain["federated"]["ci95"]),
         gap=Gap(plain["gap"]["mean"], *plain["gap"]["ci95"]),
     )
+
+
+def _guess(report: Values, site: str) -> Gap | NotMeasured:
+    difference = report["differences"].get(f"{FEDERATED}-question_only")
+    what = "gain over a guess without the image"
+    if site or difference is None:
+        return NotMeasured(what, "the report has it over all hospitals only" if difference else "nobody guessed")
+    return Gap(difference["diff"], *difference["ci95"])
 
 
 def _privacy(report: Values) -> Privacy:

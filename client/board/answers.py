@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from client.board.compare import Asked
-from client.board.facts import NotMeasured
+from client.board.facts import Gap, NotMeasured
 from mumc_model.errors import DataError
 from mumc_model.evaluate import AnswerRow
 
@@ -17,6 +17,10 @@ KEPT = ("answers.jsonl", "answers-test.jsonl")
 """What `mumc-site evaluate` keeps, and what a run's own fine-tuning keeps."""
 CARD = "evaluation.json"
 FEDERATED, LOCAL = "state/evaluation", "state/evaluation-local"
+NO_GUESS = NotMeasured(
+    "gain over a guess without the image",
+    "mumc-site evaluate was not run on the federated model beside training questions",
+)
 REMEDY = "evaluate both models again with the same split and normaliser (mumc-site evaluate)"
 
 
@@ -29,6 +33,8 @@ class Evaluation:
     asked: str
     """Which split, and how answers were compared; empty where the run's own fine-tuning gave them."""
     selection: str
+    guess: Gap | NotMeasured
+    """The model less a guess from the words of the question alone."""
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -97,9 +103,11 @@ def _right(found: Evaluation | NotMeasured) -> Any:
     return np.array([row.correct for row in found.rows], dtype=np.float64)
 
 
-def _card(path: Path) -> dict[str, str]:
+def _card(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return {"asked": "", "selection": ""}
+        return {"asked": "", "selection": "", "guess": NO_GUESS}
     card = json.loads(path.read_text(encoding="utf-8"))
     asked = f"{card['protocol']['asked']} questions, normaliser {card['normaliser']}"
-    return {"asked": asked, "selection": str(card["selection"])}
+    beyond = card["differences"].get("question_only")
+    guess = Gap(beyond["diff"], *beyond["ci95"]) if beyond else NO_GUESS
+    return {"asked": asked, "selection": str(card["selection"]), "guess": guess}

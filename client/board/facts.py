@@ -34,7 +34,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Gap:
-    """Share right of the federated model less that of the local-only one on the same questions, with its interval."""
+    """Share right of the federated model less that of another on the same questions, with its interval."""
 
     mean: float
     low: float
@@ -148,6 +148,8 @@ class BoardFacts:
     simulated: str
     """Empty for a real site; else what a reader must know of the data."""
     comparison: Comparison | NotMeasured
+    guess: Gap | NotMeasured
+    """The federated model less a guess from the words of the question alone, which never sees an image."""
     privacy: Privacy
     effort: Effort
     costs: Costs

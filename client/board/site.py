@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.board.answers import FEDERATED, LOCAL, Evaluation, default_evaluation, paired, read_evaluation
+from client.board.answers import FEDERATED, LOCAL, NO_GUESS, Evaluation, default_evaluation, paired, read_evaluation
 from client.board.compare import compare
 from client.board.facts import BoardFacts, Comparison, NotMeasured, Privacy
 from client.board.prices import costs, read_prices
@@ -51,6 +51,7 @@ def of_site(root: Path, day: str, federated: Path | None = None, local: Path | N
         day=day,
         simulated="",
         comparison=_comparison(pair, config),
+        guess=pair[0].guess if isinstance(pair[0], Evaluation) else NO_GUESS,
         privacy=privacy_of(root, config),
         effort=effort,
         costs=costs(prices, effort),

@@ -9,7 +9,7 @@ def findings(facts: BoardFacts) -> tuple[str, ...]:
     told = [verdict(facts.comparison)]
     if isinstance(facts.comparison, Comparison):
         told += filter(None, (worst_group(facts.comparison), losers(facts.comparison)))
-    return (*told, privacy_sentence(facts.privacy), effort_sentence(facts))
+    return (*told, guess_sentence(facts.guess), privacy_sentence(facts.privacy), effort_sentence(facts))
 
 
 def verdict(comparison: Comparison | NotMeasured) -> str:
@@ -63,6 +63,18 @@ def losers(comparison: Comparison) -> str:
         f"Answered worse than by the local-only model, by their intervals: {', '.join(worse)}. Of twenty groups "
         "without any difference, about one parts from zero by chance."
     )
+
+
+def guess_sentence(guess: Gap | NotMeasured) -> str:
+    """Whether the image adds anything to the words of the question."""
+    if isinstance(guess, NotMeasured):
+        return (
+            f"Whether the federated model knows more than the words of the question tell was not measured: {guess.why}."
+        )
+    beside = f"{gap_text(guess)} points from a guess by the words of the question alone, without the image"
+    if not guess.shown:
+        return f"It is not shown that the federated model gains from looking at the image: it is {beside}."
+    return f"The federated model answers {'better' if guess.low > 0 else 'worse'} than without looking: {beside}."
 
 
 def privacy_sentence(privacy: Privacy) -> str:

@@ -109,6 +109,15 @@ def test_one_hospital_has_its_own_answers_and_what_is_counted_together_only_is_n
         of_report(report, Prices(), "sud")
 
 
+def test_a_guess_by_the_question_alone_stands_beside_the_models_where_it_was_made(report):
+    guessed = report | {
+        "differences": {"federated-question_only": {"diff": -0.04, "ci95": [-0.1, 0.01], "by_seed": {}}}
+    }
+    assert findings(of_report(guessed, Prices()))[-3].startswith("It is not shown that the federated model gains")
+    assert isinstance(of_report(guessed, Prices(), "süd").guess, NotMeasured)
+    assert of_report(report, Prices()).guess.why == "nobody guessed"
+
+
 def test_the_budget_of_a_private_arm_is_told():
     spent = [ArmFacts(arm="federated", seed=0, values={"epsilon": 2.5, "delta": 1e-5})]
     report = build_report(study({"local": (20, 10), "federated": (30, 10)}, facts=spent), np.random.default_rng(0))

@@ -27,6 +27,7 @@ def facts():
         day="2026-11-26",
         simulated="",
         comparison=Comparison(overall=overall, answer_types=(), question_types=(organ, plane), smallest=10),
+        guess=Gap(0.2, 0.11, 0.29),
         privacy=Privacy(kind="bounded", unit="patient", epsilon=3.211, cap=8.0, delta=1e-6, uncharged=2),
         effort=Effort(
             rounds=17, bytes_up=812_000_000, bytes_down=1_640_000_000, hours=31.4, kwh=10.99, counted="by a figure"

@@ -76,6 +76,7 @@ def test_nothing_on_the_page_is_ever_blank(facts):
     blanked = dataclasses.replace(
         facts,
         comparison=missing,
+        guess=missing,
         privacy=dataclasses.replace(facts.privacy, kind="unknown", epsilon=missing, cap=missing, delta=missing),
         effort=dataclasses.replace(
             facts.effort, rounds=missing, bytes_up=missing, bytes_down=missing, hours=missing, kwh=missing, counted=""

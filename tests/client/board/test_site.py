@@ -44,6 +44,7 @@ def keep(folder, right, types=("organ", "plane"), **changes):
     folder.mkdir(parents=True)
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     card = {"protocol": {"asked": "test"}, "normaliser": "mumc", "selection": f"best of {right}"}
+    card["differences"] = {"question_only": {"diff": 0.04, "ci95": [-0.02, 0.1], "n": 40}}
     (folder / "evaluation.json").write_text(json.dumps(card))
 
 
@@ -61,6 +62,7 @@ def test_the_page_is_written_with_the_facts_of_the_folder(called, site):
     code, out, _ = called("report", site)
     assert code == 0
     assert "The federated model answers better than the local-only one: +25.0" in out
+    assert "gains from looking at the image: it is +4.0 (−2.0 to +10.0) points" in out  # noqa: RUF001
     page = (site / "state" / "board" / "board.html").read_text()
     for part in ("Łódź &amp; Sons", "75.0 (", "50.0 (", "+25.0 (", "100.00 EUR", "not measured", "best of 30"):
         assert part in page

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from client.board.facts import BoardFacts, Comparison, NotMeasured, Privacy
-from client.board.verdict import findings, losers, privacy_sentence, verdict, worst_group
+from client.board.facts import BoardFacts, Comparison, Gap, NotMeasured, Privacy
+from client.board.verdict import findings, guess_sentence, losers, privacy_sentence, verdict, worst_group
 from tests.client.board.conftest import group
 
 
@@ -67,6 +67,25 @@ def test_groups_that_lost_are_named_only_where_their_interval_says_so(facts):
     assert losers(found).startswith("Answered worse than by the local-only model, by their intervals: size. Of twenty")
     missing = NotMeasured("accuracy", "none")
     assert losers(replace(found, question_types=(replace(lost, gap=missing),))) == ""
+
+
+@pytest.mark.parametrize(
+    ("guess", "said"),
+    [
+        (
+            Gap(0.2, 0.11, 0.29),
+            "The federated model answers better than without looking: +20.0 (+11.0 to +29.0) points",
+        ),
+        (Gap(-0.2, -0.29, -0.11), "The federated model answers worse than without looking"),
+        (Gap(0.05, 0.0, 0.1), "It is not shown that the federated model gains from looking at the image: it is +5.0"),
+        (
+            NotMeasured("gain", "nobody guessed"),
+            "Whether the federated model knows more than the words of the question",
+        ),
+    ],
+)
+def test_a_guess_without_the_image_is_the_measure_of_looking(guess, said):
+    assert guess_sentence(guess).startswith(said)
 
 
 def test_privacy_is_rounded_up_and_never_invented():
