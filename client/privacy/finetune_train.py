@@ -19,6 +19,7 @@ from client.privacy.steps import take_steps, unit_gradients
 from client.privacy.train import FIXED, TRIED
 from mumc_model.config import Recipe
 from mumc_model.device import autocast
+from mumc_model.errors import ConfigError
 from mumc_model.model import MumcModel
 from mumc_model.optimizer import adamw
 from mumc_model.schedule import learning_rate
@@ -48,8 +49,13 @@ class PrivateFinetuner:
         Raises:
             CouplingError: a layer or the loss would let units reach one another.
             DeviceError: the precision is not to be had.
-            ConfigError: more decoder layers than fusion layers.
+            ConfigError: more decoder layers than fusion layers, or settings that only plain fine-tuning knows.
         """
+        if recipe.finetune.adapters.rank or recipe.finetune.examples:
+            raise ConfigError(
+                "private fine-tuning knows neither finetune.adapters nor finetune.examples; set both to 0; "
+                "finetune.freeze says what need not learn"
+            )
         self.recipe, self.device, self.precision = recipe, device, precision
         self.source = source or SecureSource()
         autocast(device, precision)

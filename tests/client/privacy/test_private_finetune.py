@@ -16,7 +16,9 @@ from client.privacy.questions import PrivateQuestions, learning_questions, unit_
 from client.site import open_folder
 from mumc_model.data.splits import with_validation
 from mumc_model.data.tokenizer import vocabulary
+from mumc_model.errors import ConfigError
 from mumc_model.model import build_model
+from mumc_model.privacy import AdapterConfig
 from mumc_model.vqa import VqaModel, answer_loss
 from tests.client.privacy.answering import EXPECTED, FREEZES, questions_of, recipe, trainer_of, units_of
 from tests.client.privacy.mechanism import (
@@ -42,6 +44,13 @@ SEEN = {
 @cache
 def tried(freeze, stem="linear"):
     return trainer_of(recipe(freeze, stem=stem), double=True)
+
+
+@pytest.mark.parametrize("options", [{"adapters": AdapterConfig(rank=2)}, {"examples": 8}])
+def test_settings_that_only_plain_fine_tuning_knows_are_refused(options):
+    plain = recipe()
+    with pytest.raises(ConfigError, match="set both to 0"):
+        trainer_of(replace(plain, finetune=replace(plain.finetune, **options)))
 
 
 def loss_of(trainer):
