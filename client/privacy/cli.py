@@ -4,9 +4,9 @@ import sys
 
 import typer
 
-from client.privacy import cli_audit, cli_ledger, cli_plan, cli_report
+from client.privacy import cli_audit, cli_ledger, cli_plan, cli_report, cli_ui
 
-APPS = (cli_plan.app, cli_ledger.app, cli_audit.app, cli_report.app)
+APPS = (cli_plan.app, cli_ledger.app, cli_audit.app, cli_report.app, cli_ui.app)
 """The commands, a module for each part of them."""
 
 app = typer.Typer(

@@ -1,0 +1,1 @@
+"""The page of `mumc-privacy ui`, a module for each of its tabs."""
