@@ -11,7 +11,7 @@ THEME = gr.themes.Base(
     neutral_hue=gr.themes.colors.slate,
     font=["system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"],
     font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
-)
+).set(block_info_text_color="*neutral_500", block_info_text_color_dark="*neutral_300")
 CSS = """
 :root { --ink: #1b1f24; --faint: #59636b; --rule: #d0d6db; --paper: #ffffff; --good: #00734f; --bad: #a33a00;
   --pld: #0b62b4; --rdp: #a85f00; --cap: #a83232; --bar: #0b62b4; }
@@ -35,7 +35,8 @@ CSS = """
 .shown dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1rem; margin: .6rem 0; }
 .shown dl div { border-top: 2px solid var(--rule); padding-top: .4rem; } .shown dt { color: var(--faint); }
 .shown dd { margin: 0; } .shown dd b { display: block; font-size: 1.5rem; font-weight: 600; }
-.shown .bars td { width: 60%; }
+.shown th { overflow-wrap: break-word; word-break: normal; } .shown table.bars td:last-child { width: 60%; }
+.shown .bars th, .shown .bars td { white-space: nowrap; } .shown p { margin: .35rem 0; }
 .shown .bars i { display: block; height: .8rem; background: var(--bar); min-width: 2px; }
 .shown .bars .bad i { background: var(--bad); } .shown .bars .faint i { background: var(--faint); }
 .shown .tall { max-height: 30rem; overflow: auto; }

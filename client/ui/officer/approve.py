@@ -21,7 +21,6 @@ from client.ui.officer.plan import Planned
 from protocol.signing import fingerprint, public_hex
 
 FIRST = "No key has approved here yet. The first one that signs is pinned: no other can approve after it."
-HEADS = ("what is signed", "value")
 
 
 def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
@@ -70,7 +69,7 @@ def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
     @told(place)
     def write(*values: Any) -> Updates:
         found = draft(site, _policy(*values))
-        return {drafted: found, paper: table("What is signed", HEADS, list(found.rows())), sign: _able(True)}
+        return {drafted: found, paper: table("What is signed", [], list(found.rows())), sign: _able(True)}
 
     @told(place)
     def put_in_force(found: Draft | None, *key: Any) -> Updates:
@@ -82,7 +81,7 @@ def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
             place: status(f"Approved: row {row} of the ledger, by the key {fingerprint(public_hex(signer))}"),
             officer: paragraph(_officer(site), "faint"),
             drafted: None,
-            paper: table("Signed, and in force", HEADS, list(found.rows())),
+            paper: table("Signed, and in force", [], list(found.rows())),
             sign: _able(False),
         }
 

@@ -20,10 +20,11 @@ from protocol.signing import fingerprint
 
 def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
     """The tab of the site's folder. It is read anew whenever the tab is opened."""
-    place, chain, budget, charges = said(), shown(), shown(), shown()
+    place, budget, chain = said(), shown(), shown()
     with gr.Row():
         again = gr.Button("Read again")
         export = gr.DownloadButton("Export as JSON", interactive=False)
+    charges = shown()
 
     @told(place)
     def show(state: Planned) -> Updates:

@@ -99,13 +99,15 @@ def build(page: gr.Blocks, site: Path | None, past: OwnRuns, runs: Path | None) 
 
 def _top(found: Sketch, here: PlanAtSite | str | None) -> Iterator[str]:
     """The one large number, where it stops, and three numbers beside it."""
-    yield paragraph(f"epsilon {found.epsilon_after:.3f}", "number")
+    of = "" if found.cap is None else f" of {found.cap:g}"
+    yield paragraph(f"epsilon {found.epsilon_after:.3f}{of}", "number")
     yield paragraph(plan_text.lifetime(found), "faint")
     kind = "good" if found.stops_at_step is None and found.cap is not None else "bad"
     yield paragraph(f"Where it stops: {plan_text.stop(found)}", "" if found.cap is None else kind)
     if here is not None:
         for line in plan_text.at_site_lines(found, here):
-            yield paragraph(f"At this site: {line}", "bad" if "REFUSED" in line else "")
+            if "REFUSED" in line:
+                yield paragraph(f"At this site: {line}", "bad")
     whole = found if isinstance(found, Plan) else None
     yield facts(
         [
