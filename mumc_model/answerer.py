@@ -165,7 +165,7 @@ class Answerer:
         kind = question_type or self.trust.types.guess(question)
         calibrated_K = self.calibration.apply(probability_1K, [kind])[0]
         found = replace(reply(self.texts, calibrated_K, self.calibration.threshold, top), question_type=kind)
-        familiarity = self._familiarity(token_1SD, hidden_1LD, mask_1L, level)
+        familiarity = self._familiarity(pixels_1CHW.to(device), hidden_1LD, mask_1L, level)
         return self.trust.judged(found, self.texts, calibrated_K, risk=risk, familiarity=familiarity)
 
     def _read(
@@ -183,12 +183,16 @@ class Answerer:
         )
 
     def _familiarity(
-        self, token_1SD: torch.Tensor, hidden_1LD: torch.Tensor, mask_1L: torch.Tensor, level: float
+        self, pixels_1CHW: torch.Tensor, hidden_1LD: torch.Tensor, mask_1L: torch.Tensor, level: float
     ) -> Familiarity | None:
         gate = self.trust.gate
         if gate is None:
             return None
-        return gate.judge(image_features(token_1SD), question_features(hidden_1LD, mask_1L), level)
+        return gate.judge(
+            image_features(self.model.visual_encoder.patch_embed(pixels_1CHW)),
+            question_features(hidden_1LD, mask_1L),
+            level,
+        )
 
     @torch.no_grad()
     def _generate(self, pixels_1CHW: torch.Tensor, question: str, device: torch.device, beams: int) -> Reply:

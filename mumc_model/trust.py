@@ -21,12 +21,13 @@ from mumc_model.familiarity import Gate, image_features, question_features
 from mumc_model.question_types import QuestionTypes
 from mumc_model.reply import Familiarity, Reply
 from mumc_model.selective import AccuracyTable
-from mumc_model.views import ImageTokens, by_image
 from mumc_model.vqa import VqaModel
 
 VERSION = 1
 LONGEST_LIST = 5
 """A short list of more answers helps nobody: a human is asked."""
+_IMAGES, _QUESTIONS = 32, 128
+"""Read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +132,16 @@ def fit_trust(
 
 @torch.no_grad()
 def features(model: VqaModel, samples: VqaSamples, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The points ND of each question's image and of its words."""
+    """The points NE of each question's image and of its words."""
     model.to(device).eval()
-    tokens, images, words = ImageTokens(model, samples, device), {}, {}
-    for block in by_image(samples, tokens):
-        ids_AL, mask_AL = (part.to(device) for part in samples.text(block.asked_A))
-        image_ID = image_features(tokens(block.image_I))
-        word_AD = question_features(model.text_encoder.encode(ids_AL, mask_AL), mask_AL)
-        for index, asked in zip(block.index_B.tolist(), block.answer_of_B.tolist(), strict=True):
-            images[index], words[index] = image_ID[block.image_of_A[asked]], word_AD[asked]
-    order = range(len(samples))
-    return torch.stack([images[index] for index in order]), torch.stack([words[index] for index in order])
+    image_IE = torch.cat(
+        [image_features(model.visual_encoder.patch_embed(block.to(device))) for block in samples.image_batches(_IMAGES)]
+    )
+    words = []
+    for index_B in torch.arange(len(samples)).split(_QUESTIONS):
+        ids_BL, mask_BL = (part.to(device) for part in samples.text(index_B))
+        words.append(question_features(model.text_encoder.encode(ids_BL, mask_BL), mask_BL))
+    return image_IE[samples.image_of_N], torch.cat(words)
 
 
 def _unfamiliar(familiarity: Familiarity | None) -> str:
