@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from client.cli import main
+from mumc_model.checkpoint import load_weights
 from mumc_model.config import ModelConfig, TextConfig, VisionConfig
 from mumc_model.model import build_model
 from mumc_model.pretrained import read_config
@@ -35,6 +36,24 @@ def test_fine_tuning_leaves_a_model_folder_in_the_site_with_how_it_was_chosen(si
     assert config["architectures"] == ["VqaModel"]
     assert config["facts"]["selection"] == "the best of 2 looks at 10 validation questions"
     assert json.loads((site / "state" / "vqa" / "answers.json").read_text())["answers"]
+
+
+def test_adapters_and_few_examples_leave_a_model_like_any_other(called, site, encoders, tmp_path):
+    few = ("finetune.adapters.rank=2", "finetune.freeze=none", "finetune.examples=6", "finetune.steps=2")
+    code, _, _ = called("finetune", site, *few, "--model", encoders, "--out", tmp_path / "model")
+    assert code == 0
+    config, plain = read_config(tmp_path / "model"), read_config(site / "state" / "vqa")
+    assert config["facts"]["training questions"] == 6
+    weights, others = (
+        load_weights(folder / "model.safetensors") for folder in (tmp_path / "model", site / "state" / "vqa")
+    )
+    assert {name: w.shape for name, w in weights.items()} == {name: w.shape for name, w in others.items()}
+    answers = [
+        json.loads((f / "answers.json").read_text())["answers"] for f in (tmp_path / "model", site / "state" / "vqa")
+    ]
+    assert answers[0] == answers[1]
+    assert plain["facts"]["training questions"] > 6
+    assert called("evaluate", site, "--model", tmp_path / "model", "--out", tmp_path)[0] == 0
 
 
 @pytest.mark.parametrize("method", ["rank", "generate"])
