@@ -1,11 +1,12 @@
 """The board's page of a simulation: what a board would be told of its report, for all hospitals or for one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from client.board.compare import Asked, compare
+from client.board.compare import ANSWER_TYPES, Asked, compare
 from client.board.facts import BoardFacts, Comparison, Effort, Gap, Group, NotMeasured, Privacy, Share
 from client.board.prices import Prices, costs
 from client.board.traffic import energy_at
@@ -99,22 +100,40 @@ def _comparison(report: Values, name: str) -> Comparison | NotMeasured:
         why = f"this simulation has no arm {' and none '.join(lacks)}" if lacks else "the report is of an older version"
         return NotMeasured("accuracy of both models", why)
     found = report["board"][name]
+    known = {arm: _known(report["arms"][arm], name) for arm in (LOCAL, FEDERATED)}
+    gap = report["differences"].get(f"{FEDERATED}-{LOCAL}") if name == ALL else None
+    overall = _read(found["overall"], known)
     return Comparison(
-        overall=_read(found["overall"]),
-        answer_types=tuple(map(_read, found["answer_types"])),
-        question_types=tuple(map(_read, found["question_types"])),
+        overall=replace(overall, gap=Gap(gap["diff"], *gap["ci95"])) if gap else overall,
+        answer_types=tuple(_read(group, known) for group in found["answer_types"]),
+        question_types=tuple(_read(group, known) for group in found["question_types"]),
         smallest=found["smallest"],
     )
 
 
-def _read(plain: Values) -> Group:
+def _known(arm: Values, name: str) -> dict[str, Values | None]:
+    """The intervals that the report shows of the same answers: resampled anew they would differ in their last digit."""
+    if name != ALL:
+        return {"all questions": arm["sites"].get(name)}
+    kinds = {words: arm[kind.lower()] for kind, words in ANSWER_TYPES.items()}
+    return {"all questions": arm["overall"], **kinds, **arm["by_question_type"]}
+
+
+def _share(plain: Values, known: Values | None) -> Share:
+    """Where all or none are right, the exact interval stays."""
+    if known and known["mean"] == plain["mean"] and 0 < plain["mean"] < 1:
+        return Share(known["mean"], *known["ci95"])
+    return Share(plain["mean"], *plain["ci95"])
+
+
+def _read(plain: Values, known: Mapping[str, Mapping[str, Values | None]]) -> Group:
     return Group(
         name=plain["name"],
         answers=plain["answers"],
         images=plain["images"],
         pooled=plain["pooled"],
-        local=Share(plain["local"]["mean"], *plain["local"]["ci95"]),
-        federated=Share(plain["federated"]["mean"], *plain["federated"]["ci95"]),
+        local=_share(plain["local"], known[LOCAL].get(plain["name"])),
+        federated=_share(plain["federated"], known[FEDERATED].get(plain["name"])),
         gap=Gap(plain["gap"]["mean"], *plain["gap"]["ci95"]),
     )
 

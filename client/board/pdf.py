@@ -21,7 +21,7 @@ MARGIN_MM, GAP_MM, INNER_MM = 14, 3.2, 3.0
 SIZE_PT, SMALL_PT, LINE = 8.6, 7.9, 1.4
 PT = 25.4 / 72
 FACT_WIDTHS = (34, 66)
-SCORE_WIDTHS = (25, 9, 9, 19, 19, 19)
+SCORE_WIDTHS = (23, 9, 8, 19, 19, 22)
 
 
 def to_pdf(document: Document, svg: bytes) -> bytes:

@@ -90,6 +90,19 @@ def test_the_difference_is_that_of_the_report_paired_by_question():
     assert found["ci95"] == pytest.approx([expected.low, expected.high], abs=0.03)
 
 
+def test_the_page_shows_the_intervals_that_the_report_shows(report):
+    found, arms = of_report(report, Prices()).comparison, report["arms"]
+    for group in (found.overall, *found.question_types):
+        for name in ("local", "federated"):
+            shown = arms[name]["overall"] if group is found.overall else arms[name]["by_question_type"][group.name]
+            share = getattr(group, name)
+            assert (share.mean, [share.low, share.high]) == (shown["mean"], shown["ci95"])
+    gap = report["differences"]["federated-local"]
+    assert (found.overall.gap.mean, [found.overall.gap.low, found.overall.gap.high]) == (gap["diff"], gap["ci95"])
+    own, shown = of_report(report, Prices(), "süd").comparison.overall.local, arms["local"]["sites"]["süd"]
+    assert [own.low, own.high] == shown["ci95"]
+
+
 def test_the_facts_are_those_of_the_report(report):
     found = of_report(report, Prices(watts=500.0, currency="EUR", kwh_price=0.2))
     assert isinstance(found.comparison, Comparison)
