@@ -203,6 +203,7 @@ def ask(
     With --site the same question is asked of a blank image too, and one line of it stands in the site's log.
     """
     from client.asking import OWN_MODEL, ask_at
+    from client.config import read_site_config
     from client.vqa import ask_here
     from mumc_model.reply_text import show
 
@@ -214,6 +215,7 @@ def ask(
         raise typer.BadParameter(f"--where writes a PNG file, and {where.name} is named otherwise; call it OUT.png")
     console, folder = Console(), model or (site / OWN_MODEL if site else Path())
     if site is not None:
+        device = read_site_config(site).device
         asked = ask_at(site, image, question, model=model, risk=risk, top=top)
         found, blank, values = asked.reply, asked.blank, asked.to_dict()
     else:
