@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mumc_model.data import site_writer
 from mumc_model.data.importers import IMPORTERS
 from mumc_model.data.records import read_site
 from mumc_model.errors import ConfigError, DataError
@@ -68,6 +69,22 @@ def test_one_image_that_many_rows_repeat_is_stored_once(tmp_path):
     for shade, record in enumerate([record for record in data.vqa if record.split == "train"][:3]):
         with Image.open(record.image) as image:
             assert image.getpixel((0, 0)) == shade
+
+
+def test_images_that_the_site_lost_and_files_that_are_new_are_all_that_is_decoded(tmp_path, monkeypatch):
+    write(tmp_path / "set/train-0.parquet", [row(shade) for shade in range(20)])
+    bring_in(tmp_path)
+    before = sorted((tmp_path / "site/images/parquet").iterdir())
+    kept = before[5].read_bytes()
+    before[5].unlink()
+    write(tmp_path / "set/train-1.parquet", [row(shade) for shade in range(18, 24)])
+    decoded, seen = [], []
+    stored_form = site_writer.stored_form
+    monkeypatch.setattr(site_writer, "stored_form", lambda *given: decoded.append(given[0]) or stored_form(*given))
+    summary, _ = bring_in(tmp_path, on_progress=lambda *step: seen.append(step))
+    assert (summary.images, summary.questions) == (24, 26)
+    assert sorted(decoded) == sorted([kept, *map(content, range(20, 24))])
+    assert seen == [(done, 24) for done in range(19, 25)]
 
 
 def test_captions_are_taken_of_the_splits_asked_for(tmp_path):
