@@ -106,11 +106,22 @@ class _Seed:
     def run(self) -> None:
         hospitals = prepare(self._config, self._seed, self._out, self._watch.note)
         pooled = self._out / "pool"
-        if "centralised" in self._config.arms:
+        if any(self._config.kind(arm) == "centralised" for arm in self._config.arms):
             pool(self._members(hospitals), pooled, self._config)
         self._note_questions(hospitals)
         plans = self._plan(hospitals, pooled)
-        # The longest chain of work starts first: the pooled archive trains on one worker only.
+        self._run_arms(plans)
+        held_out = write_held_out(self._config, self._seed, self._out) if self._config.variants else None
+        for arm in self._config.arms:
+            if self._config.matches(arm):
+                self._match(arm, hospitals)
+            else:
+                self._collect(arm, plans[arm])
+                self._measure(arm, plans[arm], held_out)
+
+    def _run_arms(self, plans: dict[Arm, list[Stage]]) -> None:
+        """All arms side by side, each once the arm that it starts from is done."""
+        # The longest chain of work starts first: a pooled archive trains on one worker only.
         ordered = sorted(plans, key=lambda arm: (self._config.kind(arm) != "centralised", arm))
         running: dict[Arm, Future[None]] = {}
         with ThreadPoolExecutor(len(ordered)) as threads:
@@ -128,13 +139,6 @@ class _Seed:
                 # An arm failed, or somebody pressed Ctrl-C: the others would go on for as long as their runs take.
                 self._engine.abandon()
                 raise
-        held_out = write_held_out(self._config, self._seed, self._out) if self._config.variants else None
-        for arm in self._config.arms:
-            if self._config.matches(arm):
-                self._match(arm, hospitals)
-            else:
-                self._collect(arm, plans[arm])
-                self._measure(arm, plans[arm], held_out)
 
     def _members(self, hospitals: Sequence[Path]) -> Sequence[Path]:
         """The hospitals that pre-train together."""

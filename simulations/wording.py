@@ -22,8 +22,10 @@ def case(config: SimulationConfig) -> str:
 
 
 def _newcomers(config: SimulationConfig) -> str:
-    count = config.newcomers
-    return f"; the last {count} of them took no part in pre-training, and only there is anything asked" if count else ""
+    if not config.newcomers:
+        return ""
+    which = "the last one" if config.newcomers == 1 else f"the last {config.newcomers}"
+    return f"; {which} took no part in pre-training, and only there is anything asked"
 
 
 def selection(config: SimulationConfig) -> str:

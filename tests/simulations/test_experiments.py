@@ -67,6 +67,11 @@ def test_a_part_that_is_switched_off_has_no_loss_and_the_others_have(ablation, s
     assert set(curve["rounds"][0]) >= all_terms
 
 
+def test_a_variant_is_pooled_though_the_centralised_arm_itself_is_not_run(overrides, tmp_path):
+    _, report, _ = run("ablation", (*overrides, "arms=[federated,centralised-no-itm]"), tmp_path)
+    assert list(report["arms"]) == ["federated", "centralised-no-itm"]
+
+
 def test_only_federated_arms_of_the_ablation_move_bytes(ablation):
     _, report, _ = ablation
     assert all(bool(s["bytes_up"]) == arm.startswith("federated") for arm, s in report["arms"].items())
