@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from mumc_model.page import figure, section, style, table, whole
 from server.checkpoint import write_whole
 from server.history import History, code_of, headline, loss_of, numbered
 from server.journal import RoundRecord
@@ -40,28 +41,31 @@ MANY = 12
 MOST = 60
 """Rows of a table of sites that stand unfolded."""
 
-CSS = """
-:root { color-scheme: light dark; --ink: #1b1f24; --faint: #667078; --rule: #d5dade; --paper: #fcfcfb; --card: #f1f3f4;
-  --merged: #3f83c4; --late: #9cc3ea; --refused: #d98200; --gone: #b03a3a; --away: #dfe3e6; --idle: #c9bfb4;
-  --other: #6fae93; --good: #00734f; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7eaec; --faint: #9aa4ab; --rule: #3a4147; --paper: #15181b;
-  --card: #1e2327; --merged: #4c90d0; --late: #2f5b85; --refused: #e0962a; --gone: #cf5b5b; --away: #2b3136;
-  --idle: #57504a; --other: #3f8a6c; --good: #3cc79a; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 62rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .6rem; } p { margin: .5rem 0; } .faint, figcaption { color: var(--faint); }
+LIGHT = {
+    "merged": "#3f83c4",
+    "late": "#9cc3ea",
+    "refused": "#d98200",
+    "gone": "#b03a3a",
+    "away": "#dfe3e6",
+    "idle": "#c9bfb4",
+    "other": "#6fae93",
+    "good": "#00734f",
+}
+DARK = {
+    "merged": "#4c90d0",
+    "late": "#2f5b85",
+    "refused": "#e0962a",
+    "gone": "#cf5b5b",
+    "away": "#2b3136",
+    "idle": "#57504a",
+    "other": "#3f8a6c",
+    "good": "#3cc79a",
+}
+RULES = """h1 { overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .6rem; } p { margin: .5rem 0; }
 .badge { font-size: .8rem; font-weight: 600; border: 1px solid; border-radius: 1rem; padding: .1rem .7rem; }
 .badge.good { color: var(--good); } .badge.bad { color: var(--refused); }
-.findings { background: var(--card); border-radius: .5rem; padding: .9rem 1.25rem; margin: 1.25rem 0; }
-.findings ul { margin: 0; padding: 0; list-style: none; } .findings li + li { margin-top: .35rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .86rem; }
-th, td { text-align: left; padding: .36rem .8rem .36rem 0; border-bottom: 1px solid var(--rule);
-  font-variant-numeric: tabular-nums; vertical-align: baseline; } td:last-child { overflow-wrap: anywhere; }
-th { white-space: nowrap; } thead th { color: var(--faint); font-weight: 500; } tbody th { font-weight: 600; }
-figure { margin: 1rem 0 1.6rem; } figure svg { width: 100%; height: auto; display: block; }
-svg text { font-family: inherit; } figcaption { font-size: .9rem; margin-top: .5rem; max-width: 46rem; }
+table { font-size: .86rem; } th, td { padding: .36rem .8rem .36rem 0; } td:last-child { overflow-wrap: anywhere; }
+th { white-space: nowrap; } figure { margin: 1rem 0 1.6rem; }
 .strip text { fill: var(--ink); font-size: 12px; } .strip .name { text-anchor: end; dominant-baseline: central; }
 .strip .head { fill: var(--faint); font-size: 11px; text-anchor: middle; }
 .strip .void, .key .void { fill: var(--refused); color: var(--refused); text-anchor: middle; }
@@ -99,21 +103,16 @@ def to_html(history: History, plots: Mapping[str, str]) -> str:
     """The whole page; `plots` are SVG elements by name, as `draw_plots` makes them."""
     body = [
         _header(history),
-        _section("Who was in which round", _strip(history), _absences(history)),
-        _section("Loss", _figure("loss", plots)),
-        _section(FINAL.get(history.final, "Afterwards"), _final(history)),
-        _section("Length of updates", _figure("norms", plots)),
-        _section("What a round cost", _figure("cost", plots)),
-        _section("Privacy", _figure("epsilon", plots), _epsilon(history)),
-        _section("Every round", _rounds(history.records)),
-        _section("Configuration", _config(history.config)),
+        section("Who was in which round", _strip(history), _absences(history)),
+        section("Loss", _figure("loss", plots)),
+        section(FINAL.get(history.final, "Afterwards"), _final(history)),
+        section("Length of updates", _figure("norms", plots)),
+        section("What a round cost", _figure("cost", plots)),
+        section("Privacy", _figure("epsilon", plots), _epsilon(history)),
+        section("Every round", _rounds(history.records)),
+        section("Configuration", _config(history.config)),
     ]
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{escape(history.run_id)} · fedmumc</title>\n"
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{CSS}</style>\n</head>\n'
-        f"<body>\n{''.join(body)}</body>\n</html>\n"
-    )
+    return whole(f"{history.run_id} · fedmumc", style(62, RULES, LIGHT, DARK), *body)
 
 
 def _header(history: History) -> str:
@@ -216,23 +215,9 @@ def _config(config: Mapping[str, Any]) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int = MANY) -> str:
-    if not rows:
-        return ""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
-    lines = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    )
-    table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>\n'
-    return table if len(rows) <= most else f"<details><summary>{len(rows)} rows</summary>{table}</details>\n"
+    shown = table(heads, rows)
+    return shown if len(rows) <= most else f"<details><summary>{len(rows)} rows</summary>{shown}</details>\n"
 
 
 def _figure(name: str, plots: Mapping[str, str]) -> str:
-    if name not in plots:
-        return ""
-    return f"<figure>{plots[name]}<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>\n"
-
-
-def _section(title: str, *parts: str) -> str:
-    content = "".join(parts)
-    return f"<section><h2>{escape(title)}</h2>\n{content}</section>\n" if content else ""
+    return figure(plots[name], CAPTIONS[name]) if name in plots else ""

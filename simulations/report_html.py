@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from mumc_model.page import figure, section, style, table, table_of, whole
 from simulations.report_facts import FACT_HEADS, fact_rows
 from simulations.report_table import (
     COST_COLUMNS,
@@ -40,26 +41,14 @@ CAPTIONS = {
 FIGURES = {"What each part is worth": "ablation", "Few examples": "examples"}
 """The plot beside a table of `factor_tables`."""
 
-CSS = """
-:root { color-scheme: light dark; --ink: #1b1f24; --faint: #667078; --rule: #d5dade; --paper: #fcfcfb; --card: #f1f3f4;
-  --scratch: #8c8177; --local: #c77700; --federated: #0b62b4; --centralised: #00875f; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7eaec; --faint: #9aa4ab; --rule: #3a4147; --paper: #15181b;
-  --card: #1e2327; --scratch: #a79c92; --local: #f0a132; --federated: #5aa9f0; --centralised: #3cc79a; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 62rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0; } h2 { font-size: 1.15rem; margin: 2.75rem 0 .6rem; }
-p { margin: .5rem 0; } .faint, figcaption { color: var(--faint); }
+LIGHT = {"scratch": "#8c8177", "local": "#c77700", "federated": "#0b62b4", "centralised": "#00875f"}
+DARK = {"scratch": "#a79c92", "local": "#f0a132", "federated": "#5aa9f0", "centralised": "#3cc79a"}
+RULES = """h2 { font-size: 1.15rem; margin: 2.75rem 0 .6rem; } p { margin: .5rem 0; }
 .badge { font-size: .8rem; font-weight: 600; border: 1px solid var(--rule); border-radius: 1rem; padding: .1rem .7rem; }
-.findings { background: var(--card); border-radius: .5rem; padding: .9rem 1.25rem; margin: 1.25rem 0; }
-.findings ul { margin: 0; padding: 0; list-style: none; } .findings li + li { margin-top: .35rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .84rem; }
-th, td { text-align: left; padding: .42rem .65rem .42rem 0; border-bottom: 1px solid var(--rule); white-space: nowrap;
-  font-variant-numeric: tabular-nums; vertical-align: baseline; }
-thead th { color: var(--faint); font-weight: 500; } tbody th { font-weight: 600; } tr.guess * { color: var(--faint); }
+table { font-size: .84rem; } th, td { padding: .42rem .65rem .42rem 0; white-space: nowrap; }
+tr.guess * { color: var(--faint); }
 .dot { display: inline-block; width: .6rem; height: .6rem; border-radius: 50%; margin-right: .45rem; }
-figure { margin: 1rem 0 2rem; } figure svg { width: 100%; height: auto; display: block; }
-svg text { font-family: inherit; } figcaption { font-size: .9rem; margin-top: .5rem; max-width: 46rem; }
+figure { margin: 1rem 0 2rem; }
 .notes { padding-left: 1.1rem; max-width: 50rem; } .notes li { margin: .35rem 0; }
 summary { cursor: pointer; font-weight: 600; } pre { background: var(--card); border-radius: .5rem; padding: 1rem;
   overflow-x: auto; font-size: .85rem; line-height: 1.45; }
@@ -75,34 +64,29 @@ def to_html(report: Values, plots: Mapping[str, str]) -> str:
     differences = [[pair_name(pair, d), points_text(d), by_seed_text(d)] for pair, d in report["differences"].items()]
     body = [
         _header(report),
-        _section("Accuracy", _arm_table(report), _figure("sites", plots)),
+        section("Accuracy", _arm_table(report), _figure("sites", plots)),
         *(
-            _section(title, f'<p class="faint">{escape(note)}</p>', _figure(FIGURES[title], plots), _table(heads, rows))
+            section(title, f'<p class="faint">{escape(note)}</p>', _figure(FIGURES[title], plots), table(heads, rows))
             for title, note, heads, rows in factor_tables(report)
         ),
-        _section("Differences", _figure("differences", plots), _table(["pair", "points", "by seed"], differences))
+        section("Differences", _figure("differences", plots), table(["pair", "points", "by seed"], differences))
         if differences
         else "",
-        _section("Privacy and retrieval", _figure("privacy", plots), _table(FACT_HEADS, fact_rows(report)))
+        section("Privacy and retrieval", _figure("privacy", plots), table(FACT_HEADS, fact_rows(report)))
         if fact_rows(report)
         else "",
-        _section("By site", _table(["site", *group_heads(report)], group_rows(report, "sites"))),
-        _section(
+        section("By site", table(["site", *group_heads(report)], group_rows(report, "sites"))),
+        section(
             "By question type",
             _figure("by_question_type", plots),
-            _table(["type", *group_heads(report)], group_rows(report, "by_question_type")),
+            table(["type", *group_heads(report)], group_rows(report, "by_question_type")),
         ),
-        _section("Training", _figure("losses", plots), _figure("bytes", plots)),
-        _section("What the sites hold", _table(SITE_HEADS, site_rows(report["sites"]))),
-        _section("How to read it", _list([*reading(report), *meanings], "notes")),
-        _section("Configuration", _details("The whole configuration", _yaml(report["config"]))),
+        section("Training", _figure("losses", plots), _figure("bytes", plots)),
+        section("What the sites hold", table(SITE_HEADS, site_rows(report["sites"]))),
+        section("How to read it", _list([*reading(report), *meanings], "notes")),
+        section("Configuration", _details("The whole configuration", _yaml(report["config"]))),
     ]
-    title = escape(f"{report['name']} · fedmumc")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{CSS}</style>\n</head>\n'
-        f"<body>\n{''.join(body)}</body>\n</html>\n"
-    )
+    return whole(f"{report['name']} · fedmumc", style(62, RULES, LIGHT, DARK), *body)
 
 
 def _header(report: Values) -> str:
@@ -123,7 +107,7 @@ def _arm_table(report: Values) -> str:
     rows = [_row(arm, [*score_cells(s), *cost_cells(s)], "arm") for arm, s in report["arms"].items()]
     rows += [_row(guess, [*score_cells(s), "", "", ""], "guess") for guess, s in report["baselines"].items()]
     note = '<p class="faint">Percent of test questions right, with 95 % intervals.</p>'
-    return note + _table_of(heads, rows)
+    return note + table_of(heads, rows)
 
 
 def _row(arm: str, cells: Sequence[str], kind: str) -> str:
@@ -132,28 +116,8 @@ def _row(arm: str, cells: Sequence[str], kind: str) -> str:
     return f'<tr class="{kind}"><th scope="row">{dot}{escape(name_of(arm))}</th>{values}</tr>'
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [
-        f'<tr><th scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
-        for row in rows
-    ]
-    return _table_of(heads, lines) if lines else ""
-
-
-def _table_of(heads: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n'
-
-
 def _figure(name: str, plots: Mapping[str, str]) -> str:
-    if name not in plots:
-        return ""
-    return f"<figure>{plots[name]}<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>\n"
-
-
-def _section(title: str, *parts: str) -> str:
-    content = "".join(parts)
-    return f"<section><h2>{escape(title)}</h2>\n{content}</section>\n" if content else ""
+    return figure(plots[name], CAPTIONS[name]) if name in plots else ""
 
 
 def _list(items: Sequence[str], kind: str = "") -> str:

@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from client.privacy.report_cells import up
+from mumc_model.page import figure, section, style, table_of, whole
 
 Values = Mapping[str, Any]
 
@@ -33,27 +34,14 @@ CAPTIONS = {
 CHARGE_HEADS = ("run", "round", "for", "day", "q", "sigma", "C", "batch", "steps", "state", "epsilon")
 RUN_HEADS = ("run", "charges", "steps", "epsilon by RDP", "by PLD, had it been fixed beforehand")
 
-CSS = """
-:root { color-scheme: light dark; --ink: #1b1f24; --faint: #667078; --rule: #d5dade; --paper: #fcfcfb; --card: #f1f3f4;
-  --pld: #0b62b4; --rdp: #b86e00; --cap: #a83232; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7eaec; --faint: #9aa4ab; --rule: #3a4147; --paper: #15181b;
-  --card: #1e2327; --pld: #5aa9f0; --rdp: #f0a132; --cap: #f08080; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 58rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0; } h2 { font-size: 1.15rem; margin: 2.75rem 0 .6rem; }
-p { margin: .5rem 0; max-width: 46rem; } .faint, figcaption { color: var(--faint); }
-.findings { background: var(--card); border-radius: .5rem; padding: .9rem 1.25rem; margin: 1.25rem 0; }
-.findings li + li { margin-top: .35rem; } .findings ul { margin: 0; padding: 0; list-style: none; }
+LIGHT = {"pld": "#0b62b4", "rdp": "#b86e00", "cap": "#a83232"}
+DARK = {"pld": "#5aa9f0", "rdp": "#f0a132", "cap": "#f08080"}
+RULES = """h2 { font-size: 1.15rem; margin: 2.75rem 0 .6rem; } p { margin: .5rem 0; max-width: 46rem; }
 .bar { height: .6rem; border-radius: .3rem; background: var(--rule); overflow: hidden; margin: .2rem 0 .8rem; }
 .bar i { display: block; height: 100%; background: var(--rdp); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .88rem; }
-th, td { text-align: left; padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--rule);
-  font-variant-numeric: tabular-nums; vertical-align: baseline; }
-tbody th { font-weight: 600; } thead th { color: var(--faint); font-weight: 500; }
+table { font-size: .88rem; } th, td { padding: .42rem .9rem .42rem 0; }
 .facts tbody th { width: 15rem; } .facts td { overflow-wrap: anywhere; } .wide th, .wide td { white-space: nowrap; }
-figure { margin: 1rem 0 2rem; } figure svg { width: 100%; height: auto; display: block; }
-svg text { font-family: inherit; } figcaption { font-size: .9rem; margin-top: .5rem; max-width: 46rem; }
+figure { margin: 1rem 0 2rem; }
 code { font-size: .92em; overflow-wrap: anywhere; }
 @media print { body { max-width: none; padding: 0; } tr, figure { break-inside: avoid; } }
 """
@@ -66,23 +54,18 @@ def to_html(report: Values, plots: Mapping[str, str]) -> str:
         _facts(report, "promise"),
         _facts(report, "budget", _figure("rounds", plots)),
         _facts(report, "words"),
-        _section("Who sees what", _pairs(report["trust"])),
-        _section("What is covered", *(f"<p>{escape(text)}.</p>" for text in report["covered"])),
-        _section("What is not covered", _pairs(report["not_covered"])),
+        section("Who sees what", _pairs(report["trust"])),
+        section("What is covered", *(f"<p>{escape(text)}.</p>" for text in report["covered"])),
+        section("What is not covered", _pairs(report["not_covered"])),
         _facts(report, "mechanism"),
-        _section("Every charge", _charges(report)),
-        _section("By run", _runs(report)) if report["runs"] else "",
-        _section("Epsilon over delta", _figure("delta", plots), _deltas(report)) if report["over_delta"] else "",
+        section("Every charge", _charges(report)),
+        section("By run", _runs(report)) if report["runs"] else "",
+        section("Epsilon over delta", _figure("delta", plots), _deltas(report)) if report["over_delta"] else "",
         _facts(report, "audit"),
         _facts(report, "ledger"),
-        _section("Signatures", _signatures(report)),
+        section("Signatures", _signatures(report)),
     ]
-    title = escape(f"Privacy report of {report['site']}")
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{CSS}</style>\n</head>\n'
-        f"<body>\n{''.join(body)}</body>\n</html>\n"
-    )
+    return whole(f"Privacy report of {report['site']}", style(58, RULES, LIGHT, DARK), *body)
 
 
 def findings(report: Values) -> list[str]:
@@ -128,13 +111,13 @@ def _bar(report: Values) -> str:
     )
 
 
-def _facts(report: Values, section: str, *more: str) -> str:
-    cells = [cell for cell in report["cells"] if cell["id"].startswith(section + ".")]
+def _facts(report: Values, part: str, *more: str) -> str:
+    cells = [cell for cell in report["cells"] if cell["id"].startswith(part + ".")]
     if not cells:
         return ""
     rows = [_row(cell["label"], f'<td data-cell="{escape(cell["id"])}">{escape(cell["text"])}</td>') for cell in cells]
-    intro = f"<p>{escape(INTRO[section])}</p>" if section in INTRO else ""
-    return _section(SECTIONS[section], intro, _table(None, rows, "facts"), *more)
+    intro = f"<p>{escape(INTRO[part])}</p>" if part in INTRO else ""
+    return section(SECTIONS[part], intro, table_of(None, rows, kind="facts"), *more)
 
 
 def _charges(report: Values) -> str:
@@ -146,7 +129,7 @@ def _charges(report: Values) -> str:
         "batch: units a step takes in expectation. A charge is reserved whole before its first step, and lowered to "
         "what was done. Epsilon is of all charges up to this one. PLD and RDP by run stand below.</p>"
     )
-    return note + _table(CHARGE_HEADS, rows, "wide")
+    return note + table_of(CHARGE_HEADS, rows, kind="wide")
 
 
 def _charge(charge: Values) -> list[str]:
@@ -172,12 +155,12 @@ def _runs(report: Values) -> str:
         _cells([run["run"], str(run["charges"]), f"{run['steps']:,}", up(run["rdp"]), up(run["pld"])])
         for run in report["runs"]
     ]
-    return '<p class="faint">Each run by itself; epsilons of runs do not simply add up.</p>' + _table(RUN_HEADS, rows)
+    return '<p class="faint">Each run by itself; epsilons of runs do not simply add up.</p>' + table_of(RUN_HEADS, rows)
 
 
 def _deltas(report: Values) -> str:
     rows = [_cells([f"{row['delta']:g}", up(row["rdp"]), up(row["pld"])]) for row in report["over_delta"]]
-    return _table(("delta", "epsilon by RDP", "by PLD, had it been fixed beforehand"), rows)
+    return table_of(("delta", "epsilon by RDP", "by PLD, had it been fixed beforehand"), rows)
 
 
 def _signatures(report: Values) -> str:
@@ -188,12 +171,13 @@ def _signatures(report: Values) -> str:
     return (
         "<p>This page and its values are signed together in <code>privacy-report.sig.json</code>. Verify all three on "
         "any machine with <code>mumc-privacy verify-report FOLDER</code>, and compare the fingerprints by telephone: a "
-        "signature says that this key signed, not whose it is.</p>" + _table(("signed by", "fingerprint", "key"), rows)
+        "signature says that this key signed, not whose it is.</p>"
+        + table_of(("signed by", "fingerprint", "key"), rows)
     )
 
 
 def _pairs(pairs: Sequence[Sequence[str]]) -> str:
-    return _table(None, [_row(head, f"<td>{escape(text)}</td>") for head, text in pairs], "facts")
+    return table_of(None, [_row(head, f"<td>{escape(text)}</td>") for head, text in pairs], kind="facts")
 
 
 def _cells(cells: Sequence[str]) -> str:
@@ -204,17 +188,5 @@ def _row(head: str, cells: str) -> str:
     return f'<tr><th scope="row">{escape(head)}</th>{cells}</tr>'
 
 
-def _table(heads: Sequence[str] | None, rows: Sequence[str], kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads or ())
-    top = f"<thead><tr>{head}</tr></thead>" if heads else ""
-    return f'<div class="scroll"><table class="{kind}">{top}<tbody>{"".join(rows)}</tbody></table></div>\n'
-
-
 def _figure(name: str, plots: Mapping[str, str]) -> str:
-    if name not in plots:
-        return ""
-    return f"<figure>{plots[name]}<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>\n"
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n"
+    return figure(plots[name], CAPTIONS[name]) if name in plots else ""
