@@ -13,8 +13,8 @@ from client.asking import OWN_MODEL
 from client.site import Site
 from configs.compose import compose
 from configs.loader import load
-from mumc_model.answerer import Answerer, Reply, lists_answers, read_image, reply
-from mumc_model.answering import answer_questions, answer_rows, generate_answers
+from mumc_model.answerer import Answerer, Reply, keep_measured, lists_answers, read_image, reply
+from mumc_model.answering import answer_rows, generate_answers, weigh_questions
 from mumc_model.calibration import Calibration
 from mumc_model.candidates import Scoring
 from mumc_model.config import FinetuneConfig, Recipe
@@ -31,7 +31,9 @@ from mumc_model.pretrained import kind_of, load_tokenizer, read_config
 from mumc_model.retrieval import retrieve
 from mumc_model.scorecard import Card, Evaluated, scorecard
 from mumc_model.scorecard_text import draw, to_markdown
+from mumc_model.selective import AccuracyTable
 from mumc_model.trust import Trust, fit_trust
+from mumc_model.trust_score import trust_score
 from mumc_model.views import OnAnswered, View
 from mumc_model.vqa import VqaModel
 from mumc_model.zero_shot import Matcher, match_questions
@@ -150,7 +152,12 @@ def evaluate_here(
         selection=str(read_config(model_folder).get("facts", {}).get("selection", "nothing was fine-tuned")),
         threshold=answers.threshold,
         views={name: answers.look(view, on_answered) for name, view in VIEWS},
+        trust=answers.trust_score,
     )
+    if split == "test" and answers.trust_score and model_folder.resolve() == (site.root / OWN_MODEL).resolve():
+        # From now on answers stand beside what this site measured on questions that chose nothing.
+        counted = AccuracyTable.of([row.confidence for row in rows], [row.correct for row in rows], "test")
+        keep_measured(model_folder, counted)
     return scorecard(found, np.random.default_rng(0))
 
 
@@ -232,6 +239,8 @@ class _AnsweringExaminer:
         model = self._answerer.model
         size, tokens = model.visual_encoder.config.image_size, model.finetune.question_tokens
         self.samples = VqaSamples(site.data, split, self._answerer.tokenizer, size, tokens)
+        self.trust_score: Card | None = None
+        """What trusting the model as validation says means on these questions, once they were answered."""
 
     def look(self, view: View, on_answered: OnAnswered | None = None) -> list[AnswerRow]:
         """Every question answered once."""
@@ -247,24 +256,37 @@ class _AnsweringExaminer:
                 view=view,
                 on_answered=on_answered,
             )
-        return answer_questions(
+        trust = answerer.trust
+        probability_NK = weigh_questions(
             answerer.model,
             answerer.candidates,
             self.samples,
             device=device,
             precision=precision,
             scoring=self._scoring,
-            normaliser=self._normaliser,
             calibration=self._calibration,
+            types=[trust.types.guess(question) for question in self.samples.questions],
             view=view,
             on_answered=on_answered,
         )
+        if view == "real" and self._scoring == "mean":
+            self.trust_score = trust_score(
+                answerer.model,
+                self.texts,
+                self._calibration,
+                trust,
+                probability_NK,
+                self.samples,
+                device=device,
+                normaliser=self._normaliser,
+            )
+        return answer_rows(self.texts, self.samples, probability_NK, self._normaliser)
 
 
 class _MatchingExaminer:
     """Answers a split with encoders alone: which training answer, after the question, matches the image?"""
 
-    method, threshold = "zero-shot", 0.0
+    method, threshold, trust_score = "zero-shot", 0.0, None
 
     def __init__(self, site: Site, folder: Path, normaliser: str, split: str) -> None:
         self._site, self._normaliser = site, normaliser

@@ -49,6 +49,32 @@ def _states(
     return model.question_states(tokens(block.image_I), ids_AL, mask_AL, block.image_of_A.to(device)), mask_AL
 
 
+def weigh_questions(
+    model: VqaModel,
+    candidates: Candidates,
+    samples: VqaSamples,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    scoring: Scoring = "mean",
+    calibration: Calibration | None = None,
+    types: Sequence[str] = (),
+    view: View = "real",
+    on_answered: OnAnswered | None = None,
+    apart: Sequence[str] = (),
+) -> Tensor:
+    """Probability NK of every candidate for every question, calibrated if there is anything to calibrate by.
+
+    `types` are those by which the calibration tells questions apart (`Calibration.apply`).
+    `apart` names an owner of each question where no owner's answers may depend, even by rounding, on the others'.
+    """
+    model.to(device).eval()
+    with autocast(device, precision):
+        tokens = ImageTokens(model, samples, device, view=view)
+        probability_NK = rank_questions(model, candidates.to(device), samples, tokens, scoring, on_answered, apart)
+    return probability_NK if calibration is None else calibration.apply(probability_NK, types)
+
+
 def answer_questions(
     model: VqaModel,
     candidates: Candidates,
@@ -66,16 +92,21 @@ def answer_questions(
 ) -> list[AnswerRow]:
     """The likeliest candidate of each question, in the order of the split, right or wrong under the normaliser.
 
-    `types` are those by which the calibration tells questions apart (`Calibration.apply`).
-    `apart` names an owner of each question where no owner's answers may depend, even by rounding, on the others'.
+    `types` and `apart` are those of `weigh_questions`.
     """
-    model.to(device).eval()
-    candidates = candidates.to(device)
-    with autocast(device, precision):
-        tokens = ImageTokens(model, samples, device, view=view)
-        probability_NK = rank_questions(model, candidates, samples, tokens, scoring, on_answered, apart)
-    if calibration is not None:
-        probability_NK = calibration.apply(probability_NK, types)
+    probability_NK = weigh_questions(
+        model,
+        candidates,
+        samples,
+        device=device,
+        precision=precision,
+        scoring=scoring,
+        calibration=calibration,
+        types=types,
+        view=view,
+        on_answered=on_answered,
+        apart=apart,
+    )
     return answer_rows(candidates.texts, samples, probability_NK, normaliser)
 
 

@@ -48,8 +48,6 @@ class Reply:
     guarantee: str = ""
     """What the short list promises, and the limits of that."""
     familiarity: Familiarity | None = None
-    members: int = 1
-    """Models whose probabilities were averaged."""
 
     @property
     def answer(self) -> str:
@@ -78,7 +76,6 @@ class Reply:
             "accuracy": self.accuracy.to_dict() if self.accuracy else None,
             "guarantee": self.guarantee,
             "familiarity": vars(self.familiarity).copy() if self.familiarity else None,
-            "members": self.members,
         }
 
 

@@ -23,12 +23,10 @@ def show(found: Reply, console: Console, blank: Reply | None = None) -> None:
         say(f"on a blank image it answers: {blank.answers[0][0]}, {_percent(blank.answers[0][1])}")
     if found.accuracy:
         say(f"{found.accuracy}")
-    if found.threshold:
+    if found.threshold and len(found.shortlist) < 2:
         say(f"below {100 * found.threshold:.0f} % the answer is none of these (chosen on validation)")
     if found.guarantee:
         say(found.guarantee)
-    if found.members > 1:
-        say(f"probabilities are the mean of {found.members} models")
 
 
 def headline(found: Reply) -> str:

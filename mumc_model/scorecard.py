@@ -53,6 +53,8 @@ class Evaluated:
     """Below this confidence the answer is "none of these"."""
     views: Mapping[str, Sequence[AnswerRow]] = field(default_factory=dict)
     """The same questions answered with the image taken away: `blank_image`, `shuffled_image`."""
+    trust: Card | None = None
+    """What lists, referrals and the gate would have meant (`mumc_model.trust_score`)."""
 
 
 def scorecard(found: Evaluated, rng: np.random.Generator) -> Card:
@@ -79,6 +81,7 @@ def scorecard(found: Evaluated, rng: np.random.Generator) -> Card:
         "differences": {name: _difference(right, values, clusters, rng) for name, values in others.items()},
         "words": _words(found, clusters, rng),
         "confidence": _confidence(found.rows, right, found.threshold),
+        "trust": found.trust,
         "out_of_list": out_of_list_share(found.candidates, found.asked, found.normaliser) if found.candidates else None,
     }
     card["cells"] = list(_cells(card))

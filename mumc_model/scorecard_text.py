@@ -54,6 +54,7 @@ def to_markdown(card: Card, title: str) -> str:
         "",
         confidence_text(confidence),
         "",
+        *trust_lines(card.get("trust")),
         out_of_list_text(card["out_of_list"]),
         "",
         "| question type | n | percent right |",
@@ -78,6 +79,8 @@ def to_console(card: Card, console: Console) -> None:
         table.add_row(name, *(percent(scores[kind]) for kind in KINDS))
     console.print(table)
     console.print(confidence_text(card["confidence"]))
+    for line in filter(None, trust_lines(card.get("trust"))):
+        console.print(line)
     console.print(out_of_list_text(card["out_of_list"]))
 
 
@@ -112,6 +115,32 @@ def confidence_text(confidence: Card) -> str:
     if confidence["right_of_refused"] is not None:
         text += f"; of the refused {100 * confidence['right_of_refused']:.1f} % would have been right"
     return text + "."
+
+
+def trust_lines(trust: Card | None) -> list[str]:
+    """What asking the model as `mumc-site ask` does would have brought: short lists, referrals, answers."""
+    if trust is None:
+        return []
+    risk = f"{100 * trust['risk']:.3g} %"
+    lines = [f"Short lists at a risk of {risk}: {trust['guarantee']}"]
+    if trust["coverage"]:
+        lines.append(
+            f"Here the list held a right answer for {percent(trust['coverage'])} % of questions, with "
+            f"{trust['answers_in_a_list']:.1f} answers on average."
+        )
+    if trust["unfamiliar"]:
+        lines.append(
+            f"Unlike what the model learned from: {percent(trust['unfamiliar'])} % of questions or their images."
+        )
+    referred = f"Referred to a human, for that or any other reason: {percent(trust['referred'])} %."
+    answered = (
+        f"Answered with one answer: {percent(trust['answered'])} %, of which {percent(trust['right_of_answered'])} %"
+    )
+    listed = (
+        f"with a short list: {percent(trust['short_lists'])} %, of which {percent(trust['covered_of_short_lists'])} %"
+    )
+    lines.append(f"{referred} {answered} are right; {listed} hold a right answer.")
+    return [part for line in lines for part in (line, "")]
 
 
 def out_of_list_text(share: float | None) -> str:

@@ -92,7 +92,10 @@ class Trust:
             found,
             shortlist=listed if len(listed) <= LONGEST_LIST else (),
             risk=risk,
-            referral=_unfamiliar(familiarity) or _unsure(found) or _too_long(len(listed), risk, self.sets.least_risk),
+            # Where several answers remain possible the list is the answer, and how sure the first of them is decides
+            # nothing.
+            referral=_unfamiliar(familiarity)
+            or (_unsure(found) if len(listed) == 1 else _too_long(len(listed), risk, self.sets.least_risk)),
             accuracy=self.accuracy.at(found.answers[0][1]),
             guarantee=self.sets.promise(risk),
             familiarity=familiarity,
