@@ -9,7 +9,7 @@ the image's centre hit, and the share of the heat inside, each with an interval 
 (`mumc_model/pointing.py` says when a patch lies in a mask). Then the check with random weights: how alike the heat is
 to the trained model's, by rank, once all weights are drawn anew, and the curve on the way there.
 
-    python benchmarks/pointing.py [--json] [--parts phantom,slake] [--steps 1500] [--seed 0] [--threads 2]
+    python benchmarks/pointing.py [--json] [--parts phantom,slake] [--steps N] [--seed 0] [--threads 2] [--keep FOLDER]
 """
 
 import argparse
@@ -57,6 +57,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 SLAKE = Path(os.environ.get("MED_VQA_DATA", SHARED / "data")) / "slake"
 ABOUT_A_FINDING = ("finding", "side", "size", "place", "presence", "choice")
 """Types of synthetic questions whose answer is read off the finding."""
+STEPS = {"phantom": 1500, "slake": 500}
+"""Of fine-tuning, and on the synthetic hospital of pre-training before it."""
 BLOCK = 64
 CHECKED = 64
 """Questions of the check with random weights."""
@@ -72,7 +74,8 @@ class Case:
     samples: VqaSamples
     masks: dict[int, np.ndarray]
     """By row of the samples; questions about nothing that is outlined are missing."""
-    trained_s: float
+    trained_s: float | None
+    """None for a model that was kept from an earlier run."""
 
 
 def recipe_of(words: int, *overrides: str) -> Recipe:
@@ -90,7 +93,7 @@ def phantom(folder: Path, steps: int, seed: int) -> Case:
     recipe = recipe_of(
         len(tokenizer.vocab), "model.vision.patch_size=8", f"finetune.steps={steps}", "finetune.freeze=none"
     )
-    case = _train(read_site(root), tokenizer, recipe, steps, seed)
+    case = _train(read_site(root), tokenizer, recipe, steps, seed, folder / "phantom-model")
 
     def mask_of(row: int) -> np.ndarray | None:
         path = root / "masks" / Path(case.samples.image_keys[row]).name
@@ -115,7 +118,8 @@ def slake(folder: Path, steps: int, seed: int) -> Case:
         "finetune.question_tokens=24",
         "finetune.answer_tokens=10",
     )
-    case, values = _train(site, tokenizer, recipe, 0, seed), grey_values(SLAKE / "mask.txt")
+    case = _train(site, tokenizer, recipe, 0, seed, folder / "slake-model")
+    values = grey_values(SLAKE / "mask.txt")
 
     def mask_of(row: int) -> np.ndarray | None:
         regions = read_regions(SLAKE / "imgs" / Path(case.samples.image_keys[row]).stem, values)
@@ -124,16 +128,20 @@ def slake(folder: Path, steps: int, seed: int) -> Case:
     return _masked(case, mask_of)
 
 
-def _train(site: SiteData, tokenizer: Tokenizer, recipe: Recipe, pretraining: int, seed: int) -> Case:
-    started = time.perf_counter()
-    model, size = build_model(recipe.model, seed), recipe.model.vision.image_size
+def _train(site: SiteData, tokenizer: Tokenizer, recipe: Recipe, pretraining: int, seed: int, folder: Path) -> Case:
+    """A model trained now and put into `folder`, or the one that is there."""
+    started, size = time.perf_counter(), recipe.model.vision.image_size
+    data = VqaData.read(site, tokenizer, size, recipe.finetune.question_tokens)
+    if folder.is_dir():
+        return Case(Answerer.open(folder), data.test, {}, None)
+    model = build_model(recipe.model, seed)
     if pretraining:
         captions = CaptionDataset(site, tokenizer, size, recipe.pretrain.caption_tokens, recipe.pretrain.crop_scale)
         trainer = Pretrainer(model, recipe, CPU)
         trainer.run(captions, first_step=0, steps=pretraining, total_steps=pretraining, seed=seed)
-    data = VqaData.read(site, tokenizer, size, recipe.finetune.question_tokens)
     found = finetune(model, data, tokenizer, recipe, device=CPU, seed=seed)
     answerer = Answerer(model=found.model.eval(), tokenizer=tokenizer, texts=found.candidates.texts)
+    answerer.save(folder)
     return Case(answerer, data.test, {}, time.perf_counter() - started)
 
 
@@ -226,7 +234,8 @@ def text(report: dict[str, Any]) -> str:
     for part, found in report["parts"].items():
         lines.append(
             f"{part}: {found['questions']} questions, {found['grid']} x {found['grid']} patches, "
-            f"{100 * found['accuracy_these_questions']:.1f} % answered right, trained in {found['trained_s']:.0f} s"
+            f"{100 * found['accuracy_these_questions']:.1f} % answered right, "
+            + (f"trained in {found['trained_s']:.0f} s" if found["trained_s"] else "a model that was kept")
         )
         for cell in found["cells"]:
             low, high = cell["ci95"]
@@ -245,21 +254,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument("--parts", default="phantom,slake")
-    parser.add_argument("--steps", type=int, default=1500, help="of pre-training, and of fine-tuning")
+    parser.add_argument("--steps", type=int, help=f"of training, in place of {STEPS}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--keep", type=Path, help="a folder for the models and the synthetic hospital")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for models and sites; models that are there are not trained"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     makers = {"phantom": phantom, "slake": slake}
+    if unknown := set(options.parts.split(",")) - makers.keys():
+        parser.error(f"--parts knows phantom and slake, and not {', '.join(sorted(unknown))}")
     chosen = [part for part in options.parts.split(",") if part != "slake" or SLAKE.is_dir()]
-    report: dict[str, Any] = {"steps": options.steps, "seed": options.seed, "parts": {}}
+    report: dict[str, Any] = {"seed": options.seed, "parts": {}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         for part in chosen:
-            case = makers[part](folder, options.steps, options.seed)
-            if options.keep:
-                case.answerer.save(folder / f"{part}-model")
+            case = makers[part](folder, options.steps or STEPS[part], options.seed)
             report["parts"][part] = measure(part, case, options.seed)
     print(json.dumps(report, indent=1) if options.json else text(report))
 
