@@ -8,6 +8,7 @@ import gradio as gr
 from client.privacy.cli_audit import GradSample
 from client.ui.handling import Updates, told, whole
 from client.ui.look import bars, paragraph, said, shown, table
+from client.ui.officer.asked import typed_number
 from client.ui.officer.ledger import write_json
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ TRAINERS = [
     ("private fine-tuning", "finetune"),
     ("release of an accuracy", "metrics"),
 ]
+MOST_CANARIES = 100_000
+"""More would keep the page busy for long; the command takes any number."""
 WHAT = (
     "Made-up patients go through the program that is installed here, half of them in its data by the toss of a coin. "
     "What its steps betray about them stands beside what the accountant claims. No real patient is read."
@@ -30,20 +33,21 @@ def build() -> None:
     with gr.Row():
         trainer = gr.Radio(TRAINERS, value="pretrain", label="Whose steps")
         way = gr.Radio(list(get_args(GradSample)), value="hooks", label="Way of clipping", info="A release clips none.")
-        canaries = gr.Number(None, label="Made-up patients", info="Empty: as many as take seconds.", precision=0)
+        canaries = gr.Textbox("", label="Made-up patients", info="Empty: as many as take seconds.", max_lines=1)
     with gr.Row():
         run = gr.Button("Run the audit", variant="primary")
         export = gr.DownloadButton("Export as JSON", interactive=False)
-    place, verdict = said(), shown()
+    place, verdict = said(), shown(paragraph("Nothing was audited since this page was opened.", "faint"))
+    verdict.min_height = "8rem"  # Where the progress is shown.
 
     @told(place)
-    def measure(whose: Any, clipping: Any, count: float | None, progress: Any = gr.Progress()) -> Updates:  # noqa: B008
+    def measure(whose: Any, clipping: Any, count: str, progress: Any = gr.Progress()) -> Updates:  # noqa: B008
         from client.privacy.audit import audit  # Torch is not loaded for a plan.
 
         result = audit(
             trainer=whose,
             grad_sample=clipping,
-            canaries=None if count is None else whole(count, "made-up patients", least=1, most=1_000_000),
+            canaries=_count(count),
             on_progress=lambda done, total: progress((done, total), unit="steps"),
         )
         return {
@@ -52,6 +56,12 @@ def build() -> None:
         }
 
     run.click(measure, [trainer, way, canaries], [place, verdict, export], show_progress_on=[verdict])
+
+
+def _count(text: str) -> int | None:
+    if not (text or "").strip():
+        return None
+    return whole(typed_number(text, "made-up patients"), "made-up patients", most=MOST_CANARIES)
 
 
 def _verdict(result: "AuditResult") -> Iterator[str]:

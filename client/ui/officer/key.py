@@ -1,5 +1,6 @@
 """The officer's key on its way through the page: still encrypted, in memory, until it signs once; then forgotten."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def open_signer(held: Held | None, named: str, password: str) -> Ed25519PrivateK
 
 def _taken(path: Path) -> Held:
     """The upload's name and content; its file is gone."""
+    if not path.resolve().is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve()):
+        raise PageError("this is no upload; choose the key file once more")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_SECRET_BYTES)

@@ -22,8 +22,8 @@ def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
     """The tab of the site's folder. It is read anew whenever the tab is opened."""
     place, budget, chain = said(), shown(), shown()
     with gr.Row():
-        again = gr.Button("Read again")
-        export = gr.DownloadButton("Export as JSON", interactive=False)
+        again = gr.Button("Read again", size="md")
+        export = gr.DownloadButton("Export as JSON", interactive=False, size="md")
     charges = shown()
 
     @told(place)
