@@ -1,0 +1,131 @@
+"""Every question that is asked at a site stands in its log, unreadable to whoever does not have what was asked."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from client.asking import SECRET, ask_at, digests_of
+from client.log import site_log_file
+from mumc_model.errors import ConfigError, DataError
+from protocol.errors import ChainError, SigningError
+
+QUESTION = "which organ is shown"
+
+
+@pytest.fixture(scope="module")
+def finetuned(untouched, encoders, tmp_path_factory):
+    """A site with keys and a model of its own; tests copy it."""
+    from client.keys import SiteKeys
+    from client.site import open_folder
+    from client.vqa import OWN_MODEL, finetune_here
+
+    folder = shutil.copytree(untouched, tmp_path_factory.mktemp("asked") / "site")
+    settings = ["finetune.steps=4", "finetune.select_every=2"]
+    finetune_here(open_folder(folder), encoders, folder / OWN_MODEL, settings, 0)
+    SiteKeys(folder).make()
+    return folder
+
+
+@pytest.fixture
+def site(finetuned, tmp_path):
+    return shutil.copytree(finetuned, tmp_path / "site")
+
+
+def image_of(folder):
+    return sorted((folder / "images").rglob("*.*"))[0]
+
+
+def test_a_question_leaves_one_signed_line_with_digests_and_what_was_answered(site):
+    asked = ask_at(site, image_of(site), QUESTION)
+    (line,) = site_log_file(site).entries()
+    assert asked.line == 1
+    assert (line["image"], line["question"]) == digests_of(site, image_of(site), QUESTION)
+    assert (line["answer"], line["outcome"]) == (asked.reply.answer, asked.reply.outcome)
+    assert line["probability"] == pytest.approx(asked.reply.answers[0][1], abs=1e-6)
+    text = json.dumps(line)
+    assert QUESTION not in text
+    assert image_of(site).name not in text
+
+
+def test_the_same_question_has_other_digests_at_another_site(site):
+    ask_at(site, image_of(site), QUESTION)
+    here = digests_of(site, image_of(site), QUESTION)
+    (site / "keys" / SECRET).unlink()
+    ask_at(site, image_of(site), QUESTION)
+    there = digests_of(site, image_of(site), QUESTION)
+    assert not set(here) & set(there)
+    assert (site / "keys" / SECRET).stat().st_mode & 0o077 == 0
+
+
+def test_beside_the_reply_stands_that_to_a_blank_image(site):
+    first, second = (sorted((site / "images").rglob("*.*"))[place] for place in (0, -1))
+    one, other = ask_at(site, first, QUESTION), ask_at(site, second, QUESTION)
+    assert one.blank == other.blank
+    assert one.reply.answers != other.reply.answers
+    assert one.to_dict()["blank"]["answers"]
+
+
+def test_without_keys_there_is_no_answer_and_the_remedy_is_named(site):
+    shutil.rmtree(site / "keys")
+    with pytest.raises(SigningError, match="mumc-site init"):
+        ask_at(site, image_of(site), QUESTION)
+
+
+def test_nothing_is_answered_where_the_log_was_tampered_with(site):
+    ask_at(site, image_of(site), QUESTION)
+    log = site_log_file(site).path
+    log.write_text(log.read_text().replace('"kind":"question"', '"kind":"questiom"'))
+    with pytest.raises(ChainError):
+        ask_at(site, image_of(site), QUESTION)
+
+
+def test_a_question_that_cannot_be_answered_leaves_no_line(site):
+    with pytest.raises(DataError, match="cannot be used"):
+        ask_at(site, site / "site.yaml", QUESTION)
+    with pytest.raises(ConfigError, match="risk"):
+        ask_at(site, image_of(site), QUESTION, risk=2)
+    shutil.rmtree(site / "state" / "vqa")
+    with pytest.raises(DataError, match="mumc-site finetune"):
+        ask_at(site, image_of(site), QUESTION)
+    assert site_log_file(site).entries() == []
+
+
+def test_the_command_prints_what_the_function_gives_and_the_log_shows_it(called, site):
+    code, out, _ = called("ask", image_of(site), QUESTION, "--site", site, "--json")
+    assert code == 0
+    values, expected = json.loads(out), ask_at(site, image_of(site), QUESTION).to_dict()
+    assert values | {"line": 2} == expected
+    code, out, _ = called("log", "show", site)
+    assert re.search(r"asked [0-9a-f]{12} about [0-9a-f]{12}; (answered|short list|referred)", out)
+    code, out, _ = called("log", "verify", site)
+    assert (code, "2 were asked here" in out) == (0, True)
+    code, out, _ = called("ask", image_of(site), QUESTION, "--site", site)
+    assert "on a blank image" in out
+    assert values["guarantee"][:30] in out
+
+
+def test_an_evaluation_of_the_own_model_puts_the_test_splits_accuracies_beside_answers(called, site, tmp_path):
+    code, out, _ = called("evaluate", site, "--out", tmp_path)
+    assert code == 0
+    trust = json.loads((tmp_path / "evaluation.json").read_text())["trust"]
+    shares = [trust[name]["mean"] for name in ("answered", "short_lists", "referred")]
+    assert sum(shares) == pytest.approx(1)
+    assert "Referred to a human" in out
+    assert "Short lists at a risk of 10 %" in (tmp_path / "evaluation.md").read_text()
+    assert json.loads((site / "state" / "vqa" / "measured.json").read_text())["split"] == "test"
+
+
+def test_the_curve_of_other_sites_beside_the_encoders_is_taken_into_the_model(called, site, encoders, tmp_path):
+    from protocol.score_curve import GRID, SCORES_FILE
+
+    model = shutil.copytree(encoders, tmp_path / "encoders")
+    share = [round(0.05 * place, 2) for place in range(1, 21)]
+    (model / SCORES_FILE).write_text(json.dumps({"grid": list(GRID), "share": share, "sites": 3}))
+    code, _, _ = called("finetune", site, "finetune.steps=2", "--model", model, "--out", tmp_path / "own")
+    assert code == 0
+    assert json.loads((tmp_path / "own" / "answers.json").read_text())["trust"]["sets"]["curve"] == share
+    (model / SCORES_FILE).write_text("{")
+    code, _, err = called("finetune", site, "finetune.steps=2", "--model", model, "--out", tmp_path / "own")
+    assert (code, "export the run again" in err) == (2, True)
