@@ -122,6 +122,8 @@ class SiteConfig:
     """What a run must keep to here, whatever it asks for."""
     board: Mapping[str, Any] | None = None
     """The site's own prices for `mumc-site report`; `client/board/prices.py` reads them."""
+    intake: Mapping[str, Any] | None = None
+    """What `mumc-site import dicom` does with an archive; `client/intake/config.py` reads it."""
 
     def __post_init__(self) -> None:
         """Refuse a name that no report could carry, and no process at all, before any work is done."""
