@@ -20,6 +20,11 @@ from mumc_model.errors import ConfigError, DataError
 SEED = "csv_table"
 """One seed for all tables: the same rows are dealt alike in every kind of file."""
 KNOWN = ("image", "caption", "question", "answer", "answer_type", "question_type", "patient_id", "split")
+SPLIT_WORDS = {
+    "training": "train",
+    **dict.fromkeys(("validation", "validate", "valid", "dev"), "val"),
+    **dict.fromkeys(("testing", "eval", "evaluation"), "test"),
+}
 VAL_SHARE = 0.1
 TEST_SHARE = 0.2
 MAY_BE_UNREADABLE = 0.01
@@ -185,8 +190,8 @@ def text_in(cell: Any) -> str:
 
 
 def split_of(text: str) -> str:
-    """The split's name here; `validation` and the like are what other formats say."""
-    return {"validation": "val", "validate": "val", "valid": "val", "dev": "val"}.get(text.lower(), text.lower())
+    """The split's name here, by the words that Hugging Face knows for it; another word stays as it is."""
+    return SPLIT_WORDS.get(text.lower(), text.lower())
 
 
 def _dealt(unit: str) -> str:

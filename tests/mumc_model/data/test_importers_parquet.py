@@ -40,6 +40,8 @@ def row(shade, **more):
         ("validation-00000-of-00001.parquet", "val"),
         ("data/test-00004-of-00005.parquet", "test"),
         ("default/validation/0000.parquet", "val"),
+        ("my-training_set.parquet", "train"),
+        ("eval.parquet", "test"),
         ("test/train-00000-of-00001.parquet", "train"),
     ],
 )
