@@ -21,7 +21,7 @@ class Pseudonyms:
 
     def __init__(self, key: bytes) -> None:
         """Any 32 bytes; whoever has them can test whether an identifier belongs to a pseudonym."""
-        self._key = key
+        self.key = key
 
     @classmethod
     def of_site(cls, root: Path) -> "Pseudonyms":
@@ -79,4 +79,4 @@ class Pseudonyms:
     def _digest(self, *parts: str) -> bytes:
         # The length of each part stands before it, so that no two lists of parts read alike.
         message = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
-        return hmac.new(self._key, message, sha256).digest()
+        return hmac.new(self.key, message, sha256).digest()
