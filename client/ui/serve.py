@@ -64,6 +64,8 @@ def _serve(build: "Callable[[], gr.Blocks]", address: Address, port: int, users:
         theme=THEME,
         css=CSS,
     )
+    # Until then Gradio takes any path in a request for an upload, and hands out a copy of the file.
+    blocks.has_launched = True
     config = uvicorn.Config(
         Door(page, address, port),
         log_level="warning",
