@@ -34,7 +34,9 @@ def run(name, overrides, folder):
     config = load(
         SimulationConfig, compose("simulation", [f"experiment={name}", *tiny, *SECONDS, f"output_root={folder}"])
     )
-    study, out = simulate(config, f"mumc-sim run experiment={name}", Console(quiet=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulations.measures.HELD_OUT_IMAGES", 8)
+        study, out = simulate(config, f"mumc-sim run experiment={name}", Console(quiet=True))
     return config, write_report(study, out), out / "seed-0"
 
 
