@@ -54,7 +54,9 @@ def test_nothing_in_the_folder_is_of_the_site_s_answers_counts_or_patients(priva
     approve(folder)
     private(folder)
     out = tmp_path / "decoder"
-    assert json.loads((out / "answers.json").read_text())["answers"] == []
+    written = json.loads((out / "answers.json").read_text())
+    assert (written["answers"], "trust" in written) == ([], False)
+    assert not (out / "familiarity.safetensors").exists()
     assert not {"training questions", "answers"} & read_config(out)["facts"].keys()
     assert not [file.name for file in out.iterdir() if b"zbigniew" in file.read_bytes()]
 
