@@ -27,7 +27,7 @@ CSS = """
 .shown caption { text-align: left; color: var(--faint); padding: .2rem 0; }
 .shown table th, .shown table td { text-align: left; padding: .3rem .9rem .3rem 0; vertical-align: baseline; border: 0;
   border-bottom: 1px solid var(--rule) !important; } .shown tbody th { font-weight: 600; }
-.shown tr { border: 0 !important; }
+.shown table, .shown thead, .shown tbody, .shown tr { border: 0 !important; }
 .shown .figure svg { width: 100%; height: auto; } .shown .figure p { color: var(--faint); font-size: .9rem; }
 .shown .large { font-size: 1.6rem; font-weight: 600; line-height: 1.25; } .shown .faint { color: var(--faint); }
 .shown .number { font-size: 2.8rem; font-weight: 650; line-height: 1.1; font-variant-numeric: tabular-nums; margin: 0; }
@@ -44,7 +44,8 @@ CSS = """
 .shown figure { margin: 0; } .shown figcaption { color: var(--faint); font-size: .9rem; padding: .4rem 0; }
 .shown figure img { display: block; width: 100%; max-height: 36rem; object-fit: contain; background: #000; }
 .shown table td.share { min-width: 6rem; white-space: nowrap; padding-left: .4rem; background-clip: padding-box;
-  background: linear-gradient(color-mix(in srgb, #2a7de1 30%, transparent) 0 0) no-repeat left / var(--share) 100%; }
+  background: linear-gradient(color-mix(in srgb, #2a7de1 30%, transparent) 0 0) no-repeat left /
+  calc(5.5rem * var(--share)) 100%; }
 .shown .weights span { display: inline-block; padding: .1rem .45rem; margin: .15rem .15rem .15rem 0;
   background: color-mix(in srgb, #e08a00 var(--share), transparent); border: 1px solid var(--rule); }
 .shown .blank { display: inline-block; width: 2.2rem; height: 2.2rem; background: #808080; vertical-align: middle;
@@ -53,6 +54,8 @@ CSS = """
   color: var(--faint); padding: 1rem; }
 .banner { position: sticky; top: 0; z-index: 5; background: var(--paper); padding: .4rem 0 !important;
   border-bottom: 1px solid var(--rule); }
+.banner .banner { position: static; border: 0; padding: 0 !important; }
+.shown .figure { max-width: 54rem; } .shown th, .shown td { overflow-wrap: break-word; word-break: normal; }
 .gradio-container:has(#ask-button[aria-selected=true]) .refresh { display: none; }
 *:focus-visible { outline: 3px solid #2a7de1 !important; outline-offset: 2px; }
 footer { display: none !important; }
@@ -173,7 +176,7 @@ def blank(text: str) -> str:
 def _share(share: float | None, none: str) -> str:
     if share is None:
         return f"<td>{_flat(none)}</td>"
-    return f'<td class="share" style="--share: {100 * share:.1f}%">{100 * share:.1f} %</td>'
+    return f'<td class="share" style="--share: {share:.3f}">{100 * share:.1f} %</td>'
 
 
 def _flat(text: str) -> str:

@@ -89,7 +89,7 @@ def _guarantee(found: Reply) -> list[str]:
     lines = []
     if found.guarantee:
         lines.append(paragraph(found.guarantee, "faint"))
-    if found.threshold:
+    if found.threshold and found.outcome != "shortlist":
         lines.append(
             paragraph(
                 f"Below {100 * found.threshold:.0f} % the model says that none of its answers fits; validation chose "

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import gradio as gr
 
@@ -49,36 +49,38 @@ class AskTab:
         self._root, self._model = root, model
         self.last = gr.State(None)
         with gr.Row(equal_height=False):
-            with gr.Column(scale=6, min_width=320):
-                self.picture, self.unseen = shown(empty(FIRST)), said()
-                self.look = gr.Radio(LOOKS, value="relevance", label=f"Show ({LABEL})")
             with gr.Column(scale=5, min_width=320):
                 self.study = gr.Dropdown([], value=None, label="Study, by patient or file name")
-                with gr.Accordion("A file instead, and settings", open=False):
-                    self.file = gr.File(label="PNG or JPEG file", type="filepath", height=120)
-                    self.risk = gr.Number(
-                        value=100 * RISK, label="Risk of a short list without the right answer, in percent"
-                    )
                 with gr.Row(equal_height=True):
                     self.question = gr.Textbox(
                         label="Question", placeholder="is there a fracture", max_lines=1, scale=5, min_width=200
                     )
                     self.go = gr.Button("Ask", variant="primary", scale=1, min_width=80)
-                self.said, self.answer, self.ready = said(), shown(), said()
+                self.said, self.ready, self.answer = said(), said(), shown()
+            with gr.Column(scale=6, min_width=320):
+                self.picture, self.unseen = shown(empty(FIRST)), said()
+                self.look = gr.Radio(LOOKS, value="relevance", label=f"Show ({LABEL})")
+                with gr.Accordion("A file instead, and settings", open=False):
+                    self.file = gr.File(label="PNG or JPEG file", type="filepath", height=120)
+                    self.risk = gr.Number(
+                        value=100 * RISK, label="Risk of a short list without the right answer, in percent"
+                    )
         self._connect()
 
     def _connect(self) -> None:
         tell = told(self.said)
         places = [self.said, self.picture, self.answer, self.last]
-        self.study.input(tell(self._choose), [self.study], [*places, self.file], show_progress="hidden")
-        self.file.upload(tell(self._give), [self.file], [*places, self.study, self.file], show_progress="hidden")
-        self.file.clear(tell(self._take_away), None, places, show_progress="hidden")
+        # In the model's lane too: what a choice clears is never drawn over by an answer that was still on its way.
+        quiet: dict[str, Any] = {"concurrency_id": MODEL_LANE, "show_progress": "hidden"}
+        self.study.input(tell(self._choose), [self.study], [*places, self.file], **quiet)
+        self.file.upload(tell(self._give), [self.file], [*places, self.study, self.file], **quiet)
+        self.file.clear(tell(self._take_away), None, places, **quiet)
         fields = [self.study, self.file, self.question, self.risk]
         asked = gr.on(
             [self.go.click, self.question.submit],
             tell(self._ask),
             fields,
-            [self.said, self.answer, self.last],
+            [self.said, self.ready, self.answer, self.last],
             concurrency_id=MODEL_LANE,
             show_progress="full",
             show_progress_on=self.answer,
@@ -139,7 +141,7 @@ class AskTab:
             image, name = self._study(cast(str, key)).path, self._study(cast(str, key)).name
         found = ask_at(self._root, image, words, model=self._model, risk=share, user=request.username or "")
         look = Look(image=image, name=name, question=words, answer=found.reply.answers[0][0])
-        return {self.answer: answer_html(found), self.last: look}
+        return {self.ready: "", self.answer: answer_html(found), self.last: look}
 
     def _show(self, last: Look | None, method: str) -> Updates:
         if last is None:

@@ -23,6 +23,7 @@ Stamps = tuple[tuple[int, int], ...]
 def workbench(root: Path, model: Path | None) -> gr.Blocks:
     """The page of the site in this folder, with this answering model or the site's own."""
     name = read_site_config(root).name
+    page: gr.Blocks
     with gr.Blocks(title=f"Workbench of {name}", analytics_enabled=False) as page:
         gr.Markdown(f"# Workbench of {name}")
         gr.Markdown(f"**{BANNER}**", elem_classes=["banner"])

@@ -127,5 +127,6 @@ def _round_row(order: Entry, reply: Entry | None) -> Row:
         return *asked, "no reply yet", "", ""
     if reply["answer"] == "refusal":
         return *asked, when(reply), "refused", str(reply["index"] + 1)
-    left = f"{reply['bytes']:,} bytes of weights, {len(reply['metrics'])} metrics"
+    weights = f"{reply['bytes']:,} bytes of weights" if reply["bytes"] else "no weights"
+    left = f"{weights}, {len(reply['metrics'])} metrics"
     return *asked, when(reply), left, str(reply["index"] + 1)

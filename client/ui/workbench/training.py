@@ -15,7 +15,7 @@ from mumc_model.scorecard_text import KINDS, NAMES, confidence_text, out_of_list
 from protocol.hashchain import Entry
 
 EVALUATION = "state/evaluation"
-MOST_FIGURES = 3
+MOST_FIGURES = 2
 """The newest runs are drawn; the log has the others."""
 
 

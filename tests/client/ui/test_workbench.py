@@ -7,6 +7,7 @@ import sys
 import zlib
 
 import pytest
+from playwright.sync_api import expect
 
 from client.cli import main
 from client.log import site_log_file
@@ -208,6 +209,18 @@ def test_what_cannot_be_asked_is_a_sentence_and_no_line_of_the_log(bench, site, 
     assert "Traceback" not in bench.page.content()
 
 
+def test_a_study_that_is_chosen_while_an_answer_is_on_its_way_is_not_drawn_over(bench, site):
+    choose(bench, site)
+    before = len(questions(site))
+    bench.page.get_by_label("Question", exact=True).fill(QUESTION)
+    bench.page.keyboard.press("Enter")
+    image = choose(bench, site, 1)
+    bench.page.wait_for_load_state("networkidle")
+    assert len(questions(site)) == before + 1
+    assert image.name in bench.page.locator("figure").inner_text()
+    assert bench.page.get_by_text("This question is line").count() == 0
+
+
 def test_training_shows_the_receipts_losses_and_the_last_evaluation(bench, site, call):
     open_tab(bench, "Training")
     entries = [json.loads(line) for line in call("log", "show", site, "--json").splitlines()]
@@ -236,7 +249,7 @@ def test_federation_shows_rounds_what_left_and_why_an_order_was_refused(bench, s
     assert f"The log is whole: {found['lines']:,} lines" in said
     orders = bench.table("Orders, the newest first")[1:]
     assert len(orders) == found["orders"]
-    left = [int(row[5].split()[0].replace(",", "")) for row in orders if "weights" in row[5]]
+    left = [int(row[5].split()[0].replace(",", "")) for row in orders if "bytes of weights" in row[5]]
     assert sum(left) == found["bytes_of_weights"] > 0
     (refusal,) = bench.table("Refusals, the newest first")[1:]
     assert refusal[2] == "policy_actions"
@@ -264,7 +277,6 @@ def test_the_keyboard_alone_is_enough_and_news_do_not_disturb(visit, page, site)
     visit.page.keyboard.press("Enter")
     visit.page.get_by_role("img", name=image_of(site).name).wait_for()
     visit.page.keyboard.press("Tab")
-    visit.page.keyboard.press("Tab")
     visit.page.keyboard.type("is there")
     site_log_file(site).path.touch()
     with visit.page.expect_response("**/queue/join*"):
@@ -282,7 +294,8 @@ def test_at_200_percent_nothing_runs_out_of_the_page_and_all_fields_have_names(b
     for name in TABS:
         open_tab(bench, name)
         assert not bench.scrolls_sideways(), name
-        assert bench.page.get_by_text("Research software, no diagnosis").is_visible()
+        bench.page.keyboard.press("End")
+        expect(bench.page.get_by_text("Research software, no diagnosis")).to_be_in_viewport()
     nameless = bench.page.evaluate(
         """[...document.querySelectorAll('input, textarea, button, select')].filter(field => field.checkVisibility() &&
         !field.labels?.length && !field.ariaLabel && !field.innerText.trim()).map(field => field.outerHTML)"""
