@@ -176,6 +176,11 @@ class Store:
         self._database.execute("insert into decisions values (?, ?, ?, ?, ?, ?, ?)", decision)
         self._database.commit()
 
+    def decisions(self) -> list[tuple[str, str, int, str, str, str]]:
+        """Kind, UID, frame, verdict, reason and person of every decision, in the order in which they were taken."""
+        query = "select kind, uid, frame, verdict, reason, person from decisions order by rowid"
+        return self._database.execute(query).fetchall()
+
     def reasons(self) -> dict[str, int]:
         """How many files were left out, by reason."""
         rows = self._database.execute("select left, count(*) from sources where left != '' group by left order by left")
