@@ -75,7 +75,7 @@ class Left:
 
 def walk(root: Path, config: IntakeConfig) -> Iterator[Source | Left]:
     """Every file of a folder, of the zips in it, or of the one zip that `root` is, in the order of their names."""
-    found = _zip_members(root, root.name, config) if root.is_file() else _folder(root, "", config)
+    found = _zip_members(root, root.name, config) if root.is_file() else _folder(root, config)
     for count, item in enumerate(found):
         if count >= config.max_files:
             yield Left(item.name, TOO_MANY)
@@ -83,7 +83,23 @@ def walk(root: Path, config: IntakeConfig) -> Iterator[Source | Left]:
         yield item
 
 
-def _folder(folder: Path, name: str, config: IntakeConfig) -> Iterator[Source | Left]:
+def _folder(root: Path, config: IntakeConfig) -> Iterator[Source | Left]:
+    # With a stack of its own, since folders may be nested deeper than Python calls may.
+    levels = [_entries(root, "")]
+    while levels:
+        item = next(levels[-1], None)
+        if item is None:
+            levels.pop()
+        elif isinstance(item, Left):
+            yield item
+        elif stat.S_ISDIR(item[2].st_mode):
+            levels.append(_entries(Path(item[0]), item[1]))
+        else:
+            yield from _file(Path(item[0]), *item[1:], config)
+
+
+def _entries(folder: Path, name: str) -> Iterator[tuple[str, str, os.stat_result] | Left]:
+    """Path, name in the export and facts of all that is in a folder."""
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
@@ -91,29 +107,25 @@ def _folder(folder: Path, name: str, config: IntakeConfig) -> Iterator[Source | 
         yield Left(name, UNREADABLE)
         return
     for entry in entries:
-        yield from _entry(entry, f"{name}/{entry.name}" if name else entry.name, config)
+        inside = f"{name}/{entry.name}" if name else entry.name
+        try:
+            inside.encode()
+            yield entry.path, inside, entry.stat(follow_symlinks=False)
+        except UnicodeEncodeError:
+            yield Left(inside.encode("utf-8", "replace").decode(), UNNAMEABLE)
+        except OSError:
+            yield Left(inside, UNREADABLE)
 
 
-def _entry(entry: "os.DirEntry[str]", name: str, config: IntakeConfig) -> Iterator[Source | Left]:
-    try:
-        name.encode()
-        facts = entry.stat(follow_symlinks=False)
-    except UnicodeEncodeError:
-        yield Left(name.encode("utf-8", "replace").decode(), UNNAMEABLE)
-        return
-    except OSError:
-        yield Left(name, UNREADABLE)
-        return
+def _file(path: Path, name: str, facts: os.stat_result, config: IntakeConfig) -> Iterator[Source | Left]:
     if stat.S_ISLNK(facts.st_mode):
         yield Left(name, LINK)
-    elif stat.S_ISDIR(facts.st_mode):
-        yield from _folder(Path(entry.path), name, config)
     elif not stat.S_ISREG(facts.st_mode):
         yield Left(name, NO_FILE)
-    elif entry.name.lower().endswith(".zip"):
-        yield from _zip_members(Path(entry.path), name, config)
+    elif path.name.lower().endswith(".zip"):
+        yield from _zip_members(path, name, config)
     else:
-        yield _sized(Source(Path(entry.path), "", name, facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}"), config)
+        yield _sized(Source(path, "", name, facts.st_size, f"{facts.st_size}-{facts.st_mtime_ns}"), config)
 
 
 def _zip_members(path: Path, name: str, config: IntakeConfig) -> Iterator[Source | Left]:

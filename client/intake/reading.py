@@ -1,6 +1,8 @@
 """One DICOM file read with suspicion: what it claims to be is checked before anything is decoded."""
 
+import logging
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -8,8 +10,10 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.filereader import _read_file_meta_info, read_preamble
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from client.intake.archive import UNREADABLE
+from client.intake.archive import TOO_LARGE
 from client.intake.config import IntakeConfig
 from client.intake.errors import UnusableSourceError
 
@@ -29,6 +33,10 @@ _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 """How a file without preamble begins: group 0002 or 0008, of either byte order."""
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _SIZES = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+# What pydicom logs of a damaged file quotes its values, which may be a patient's.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
 def parse(content: bytes, config: IntakeConfig) -> Dataset:
@@ -40,10 +48,12 @@ def parse(content: bytes, config: IntakeConfig) -> Dataset:
     if content[_PREAMBLE : _PREAMBLE + 4] != b"DICM" and content[:2] not in _FIRST_GROUPS:
         raise UnusableSourceError(NO_DICOM)
     with tolerant():
+        if DeflatedExplicitVRLittleEndian.encode() in content:
+            _check_inflated(content, config)
         dataset = pydicom.dcmread(BytesIO(content), force=True)
         if dataset.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY_CLASS or "DirectoryRecordSequence" in dataset:
             raise UnusableSourceError(INDEX)
-        if not all(str(dataset.get(name, "")).strip() for name in _UIDS):
+        if not all(text_of(dataset, name) for name in _UIDS):
             raise UnusableSourceError(NO_IDENTITY)
         if has_pixels(dataset):
             _check_size(dataset, config)
@@ -75,18 +85,27 @@ def tolerant() -> Iterator[None]:
 
 def has_pixels(dataset: Dataset) -> bool:
     """Whether it is a picture of a patient."""
-    return text_of(dataset, "Modality").upper() not in _NO_PICTURES and any(
-        name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-    )
+    return text_of(dataset, "Modality").upper() not in _NO_PICTURES and any(name in dataset for name in _PIXELS)
 
 
 def text_of(dataset: Dataset, name: str) -> str:
     """An attribute as text; empty where it is absent or cannot be read."""
     try:
-        value: Any = dataset.get(name, "")
-        return "" if value is None else str(value).strip()
-    except Exception:  # As in `tolerant`; an attribute that cannot be read is as good as none.
+        with tolerant():
+            value: Any = dataset.get(name, "")
+            return "" if value is None else str(value).strip()
+    except UnusableSourceError:  # An attribute that cannot be read is as good as none.
         return ""
+
+
+def frames_in(dataset: Dataset) -> int:
+    """How many frames it says to hold.
+
+    Raises:
+        UnusableSourceError: it is no number.
+    """
+    with tolerant():
+        return int(dataset.get("NumberOfFrames", 1) or 1)
 
 
 def _check_size(dataset: Dataset, config: IntakeConfig) -> None:
@@ -101,10 +120,22 @@ def _check_size(dataset: Dataset, config: IntakeConfig) -> None:
         raise UnusableSourceError(GIANT)
     if dataset.file_meta.get("TransferSyntaxUID") and dataset.file_meta.TransferSyntaxUID.is_compressed:
         return
-    held = len(dataset[next(n for n in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if n in dataset)].value)
+    held = len(dataset[next(name for name in _PIXELS if name in dataset)].value)
     # YBR 4:2:2 stores two of three samples; anything below that is cut.
     if held * 8 * 3 < rows * columns * samples * bits * frames * 2:
         raise UnusableSourceError(CUT)
 
 
-__all__ = ["UNREADABLE", "has_pixels", "parse", "text_of", "tolerant"]
+def _check_inflated(content: bytes, config: IntakeConfig) -> None:
+    """Find out whether a deflated file unpacks to more than a file may be: pydicom would unpack it all at once."""
+    file = BytesIO(content)
+    read_preamble(file, force=True)
+    if _read_file_meta_info(file).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    most, inflater = config.max_file_mib << 20, zlib.decompressobj(-zlib.MAX_WBITS)
+    size, rest = 0, file.read()
+    while rest and not inflater.eof:
+        size += len(inflater.decompress(rest, 1 << 20))
+        rest = inflater.unconsumed_tail
+        if size > most:
+            raise UnusableSourceError(TOO_LARGE)

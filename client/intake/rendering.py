@@ -9,23 +9,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
+from client.intake.codestream import samples_of
 from client.intake.config import IntakeConfig
 from client.intake.errors import UnusableSourceError
-from client.intake.reading import text_of, tolerant
+from client.intake.reading import IMPOSSIBLE, frames_in, text_of, tolerant
 
 Eight = npt.NDArray[np.uint8]
 """HW, or HW3 in colour."""
 
 MULTI_FRAME = "a multi-frame image, and intake.frames is none"
 FLAT = "an image of one grey level"
+NO_DECODER = "compressed in a way that nothing here decodes (video, for instance)"
 _VOI = ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence")
 _TRANSFORMATION = ("RescaleSlope", "RescaleIntercept", "RescaleType")
 _GROUPS = {"FrameVOILUTSequence": _VOI, "PixelValueTransformationSequence": _TRANSFORMATION}
+_SHOWN = (
+    *("Modality", "PhotometricInterpretation", "PresentationLUTShape", "BitsStored", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence", *_VOI, *_TRANSFORMATION),
+)
+"""All that the rendering of grey values depends on."""
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
+_BAND = 1 << 20
+"""Values that are worked on at a time: a large radiograph in double precision would take gigabytes."""
 
 
 def render(dataset: Dataset, config: IntakeConfig) -> Iterator[tuple[int, Eight]]:
@@ -34,7 +45,7 @@ def render(dataset: Dataset, config: IntakeConfig) -> Iterator[tuple[int, Eight]
     Raises:
         UnusableSourceError: the pixels cannot be decoded, hold nothing, or their frames are not asked for.
     """
-    for index in frames_of(int(dataset.get("NumberOfFrames", 1) or 1), config):
+    for index in frames_of(frames_in(dataset), config):
         with tolerant():
             pixels = _frame(dataset, index, config)
         yield index, pixels
@@ -54,69 +65,115 @@ def frames_of(count: int, config: IntakeConfig) -> tuple[int, ...]:
 
 
 def _frame(dataset: Dataset, index: int, config: IntakeConfig) -> Eight:
-    _name_transfer_syntax(dataset)
-    stored = pixel_array(dataset, index=index)
+    stored = _decoded(dataset, index)
     photometric = text_of(dataset, "PhotometricInterpretation").upper()
     if photometric == "PALETTE COLOR":
-        coloured = apply_color_lut(stored, dataset)
-        return _to_eight(coloured.astype(np.float64), 0.0, float(np.iinfo(coloured.dtype).max))
+        coloured = apply_color_lut(stored, dataset)[..., :3]
+        return _to_eight(coloured, 0.0, float(np.iinfo(coloured.dtype).max))
     if photometric in _COLOUR:
-        return _to_eight(stored.astype(np.float64), 0.0, 2.0 ** int(dataset.BitsStored) - 1)
+        return _to_eight(stored, 0.0, 2.0 ** int(dataset.BitsStored) - 1)
     if stored.ndim != 2:
         raise UnusableSourceError(f"pixels of the kind {photometric or 'unknown'} in several samples")
-    return _grey(stored, _with_frame_facts(dataset, index), config)
+    facts = _with_frame_facts(dataset, index)
+    return _through_table(stored, facts, config) if stored.dtype.kind in "ui" else _grey(stored, facts, config)
 
 
-def _grey(stored_HW: npt.NDArray[Any], facts: Dataset, config: IntakeConfig) -> Eight:
-    padding_HW = _padding(stored_HW, facts)
-    value_HW = np.asarray(apply_modality_lut(stored_HW, facts), dtype=np.float64)
-    window = config.window_of_ct() if text_of(facts, "Modality") == "CT" else None
-    if window is not None:
-        facts.WindowCenter, facts.WindowWidth, facts.VOILUTFunction = *window, "LINEAR"
-        eight_HW = _windowed(value_HW, facts)
-    elif "VOILUTSequence" in facts:
-        lut = facts.VOILUTSequence[0]
-        eight_HW = _to_eight(apply_voi(value_HW.astype(np.int64), facts), 0.0, 2.0 ** int(lut.LUTDescriptor[2]) - 1)
-    elif facts.get("WindowWidth") is not None and facts.get("WindowCenter") is not None:
-        eight_HW = _windowed(value_HW, facts)
-    else:
-        shown = value_HW[~padding_HW]
-        if not shown.size or shown.min() == shown.max():
-            raise UnusableSourceError(FLAT)
-        eight_HW = _to_eight(value_HW, float(shown.min()), float(shown.max()))
-    inverse = text_of(facts, "PresentationLUTShape").upper() == "INVERSE"
-    if inverse or text_of(facts, "PhotometricInterpretation").upper() == "MONOCHROME1":
-        eight_HW = 255 - eight_HW
-    eight_HW[padding_HW] = 0
+def _decoded(dataset: Dataset, index: int) -> npt.NDArray[Any]:
+    syntax = _transfer_syntax(dataset)
+    if not syntax.is_encapsulated:
+        return pixel_array(dataset, index=index)
+    try:
+        is_known = get_decoder(syntax).is_available
+    except NotImplementedError:
+        is_known = False
+    if not is_known:
+        raise UnusableSourceError(NO_DECODER)
+    frame = get_frame(dataset.PixelData, index, number_of_frames=frames_in(dataset))
+    if (samples_of(frame) or 0) > dataset.Rows * dataset.Columns * dataset.SamplesPerPixel:
+        raise UnusableSourceError(IMPOSSIBLE)
+    # Of the decoders of run lengths this one alone stops where the header says that the image ends.
+    return pixel_array(dataset, index=index, decoding_plugin="pylibjpeg" if syntax == RLELossless else "")
+
+
+def _through_table(stored_HW: npt.NDArray[Any], facts: Dataset, config: IntakeConfig) -> Eight:
+    """The rendering of each value that occurs, looked up for each pixel: there are far fewer values than pixels."""
+    low, high = int(stored_HW.min()), int(stored_HW.max())
+    if high - low > 0xFFFF:
+        return _grey(stored_HW, facts, config)
+    bands = _bands(stored_HW)
+    occurs = np.zeros(high - low + 1, dtype=bool)
+    for band in bands:
+        occurs[stored_HW[band].astype(np.int64) - low] = True
+    values = np.flatnonzero(occurs) + low
+    table = np.zeros(high - low + 1, dtype=np.uint8)
+    table[values - low] = _grey(values.astype(stored_HW.dtype), facts, config)
+    eight_HW = np.empty(stored_HW.shape, dtype=np.uint8)
+    for band in bands:
+        eight_HW[band] = table[stored_HW[band].astype(np.int64) - low]
     return eight_HW
 
 
-def _windowed(value_HW: npt.NDArray[np.float64], facts: Dataset) -> Eight:
+def _grey(stored: npt.NDArray[Any], facts: Dataset, config: IntakeConfig) -> Eight:
+    """The rendering of stored values, of whatever shape they are."""
+    padding = _padding(stored, facts)
+    value = np.asarray(apply_modality_lut(stored, facts), dtype=np.float64)
+    named = config.window_of_ct() if text_of(facts, "Modality") == "CT" else None
+    if named is not None:
+        facts.WindowCenter, facts.WindowWidth, facts.VOILUTFunction = *named, "LINEAR"
+        eight = _windowed(value, facts)
+    elif facts.get("VOILUTSequence"):
+        lut = facts.VOILUTSequence[0]
+        eight = _to_eight(apply_voi(value.astype(np.int64), facts), 0.0, 2.0 ** int(lut.LUTDescriptor[2]) - 1)
+    elif _has_window(facts):
+        eight = _windowed(value, facts)
+    else:
+        shown = value[~padding & np.isfinite(value)]
+        if not shown.size or shown.min() == shown.max():
+            raise UnusableSourceError(FLAT)
+        eight = _to_eight(value, float(shown.min()), float(shown.max()))
+    inverse = text_of(facts, "PresentationLUTShape").upper() == "INVERSE"
+    if inverse or text_of(facts, "PhotometricInterpretation").upper() == "MONOCHROME1":
+        eight = 255 - eight
+    eight[padding] = 0
+    return eight
+
+
+def _has_window(facts: Dataset) -> bool:
+    """Whether there is a window that something can be seen through; scanners also write empty ones and zeros."""
+    try:
+        centre, width = (np.atleast_1d(np.asarray(facts.get(name), dtype=float))[0] for name in _VOI[:2])
+    except (TypeError, ValueError, IndexError):
+        return False
+    return bool(np.isfinite(centre) and width >= 1)
+
+
+def _windowed(value: npt.NDArray[np.float64], facts: Dataset) -> Eight:
     """The first window of the facts; where it ends is asked of the same function that applies it."""
-    facts.RescaleSlope, facts.RescaleIntercept = (
-        facts.get("RescaleSlope", 1) or 1,
-        facts.get("RescaleIntercept", 0) or 0,
-    )
-    ends = apply_windowing(np.array([-1e12, 1e12]), facts)
-    return _to_eight(apply_windowing(value_HW, facts), float(ends[0]), float(ends[1]))
+    facts.RescaleSlope = facts.get("RescaleSlope", 1) or 1
+    facts.RescaleIntercept = facts.get("RescaleIntercept", 0) or 0
+    low, high = apply_windowing(np.array([-1e12, 1e12]), facts)
+    return _to_eight(apply_windowing(value, facts), float(low), float(high))
 
 
-def _padding(stored_HW: npt.NDArray[Any], facts: Dataset) -> npt.NDArray[np.bool_]:
+def _padding(stored: npt.NDArray[Any], facts: Dataset) -> npt.NDArray[np.bool_]:
     """Where nothing was measured: outside a scanner's round field of view, for instance."""
     value = facts.get("PixelPaddingValue")
     if not isinstance(value, int):
-        return np.zeros(stored_HW.shape, dtype=bool)
+        return np.zeros(stored.shape, dtype=bool)
     limit = facts.get("PixelPaddingRangeLimit", value)
-    low, high = sorted((value, limit if isinstance(limit, int) else value))
-    return np.asarray((stored_HW >= low) & (stored_HW <= high))
+    # Many files of signed pixels write both as if they were unsigned.
+    wrap = 1 << 16 if stored.dtype.kind == "i" else 0
+    ends = (part - wrap if part > 0x7FFF else part for part in (value, limit if isinstance(limit, int) else value))
+    low, high = sorted(ends)
+    return np.asarray((stored >= low) & (stored <= high))
 
 
 def _with_frame_facts(dataset: Dataset, index: int) -> Dataset:
     """What the rendering of one frame depends on, also where an enhanced object says it frame by frame."""
     facts = Dataset()
-    for element in dataset:
-        if element.keyword not in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
-            facts.add(element)
+    for name in _SHOWN:
+        if name in dataset:
+            facts.add(dataset[name])
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     own = dataset.get("PerFrameFunctionalGroupsSequence") or []
     for group in (shared[0], own[index] if index < len(own) else Dataset()):
@@ -126,14 +183,27 @@ def _with_frame_facts(dataset: Dataset, index: int) -> Dataset:
     return facts
 
 
-def _name_transfer_syntax(dataset: Dataset) -> None:
+def _transfer_syntax(dataset: Dataset) -> UID:
     """Files without a head of their own are read as they are encoded, which the decoder wants to be told."""
     if not dataset.file_meta.get("TransferSyntaxUID"):
         implicit, little = dataset.original_encoding
         uncompressed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else uncompressed
+    return UID(dataset.file_meta.TransferSyntaxUID)
 
 
-def _to_eight(value: npt.NDArray[np.float64], low: float, high: float) -> Eight:
-    scaled = (np.nan_to_num(value) - low) * (255.0 / max(high - low, 1e-12))
-    return np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
+def _to_eight(value: npt.NDArray[Any], low: float, high: float) -> Eight:
+    """Values from `low`, black, to `high`, white; a rescaling may turn them round, so that `low` is the larger."""
+    if value.dtype == np.uint8 and (low, high) == (0.0, 255.0):
+        return value
+    eight = np.empty(value.shape, dtype=np.uint8)
+    for band in _bands(value):
+        scaled = (np.nan_to_num(value[band].astype(np.float64)) - low) * (255.0 / ((high - low) or 1.0))
+        eight[band] = np.rint(np.clip(scaled, 0.0, 255.0))
+    return eight
+
+
+def _bands(value: npt.NDArray[Any]) -> list[slice]:
+    """The rows of an array, so many at a time as `_BAND` allows."""
+    rows = max(1, _BAND // max(1, value[0].size)) if value.ndim else 1
+    return [slice(start, start + rows) for start in range(0, len(value), rows)]
