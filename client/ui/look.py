@@ -17,7 +17,7 @@ CSS = """
   --pld: #0b62b4; --rdp: #a85f00; --cap: #a83232; --bar: #0b62b4; }
 .dark { --ink: #e7eaec; --faint: #a4aeb5; --rule: #3a4147; --paper: #15181b; --good: #3cc79a; --bad: #f0a132;
   --pld: #6db3f2; --rdp: #f0a132; --cap: #f28b82; --bar: #6db3f2; }
-.gradio-container { width: 100%; }
+.gradio-container { width: 100%; overflow: clip !important; }
 .gradio-container main { width: 100%; max-width: 78rem !important; margin: 0 auto; }
 .said p[role=alert], .said p[role=status] { border-left: .25rem solid var(--bad); padding: .5rem .9rem; margin: .4rem 0;
   overflow-wrap: anywhere; }

@@ -76,7 +76,7 @@ class AskTab:
         self.file.upload(tell(self._give), [self.file], [*places, self.study, self.file], **quiet)
         self.file.clear(tell(self._take_away), None, places, **quiet)
         fields = [self.study, self.file, self.question, self.risk]
-        asked = gr.on(
+        self.answered = gr.on(
             [self.go.click, self.question.submit],
             tell(self._ask),
             fields,
@@ -87,7 +87,7 @@ class AskTab:
             trigger_mode="once",
         )
         draw, drawn = told(self.unseen)(self._show), [self.unseen, self.picture]
-        for after in (asked.then, self.look.input):
+        for after in (self.answered.then, self.look.input):
             after(draw, [self.last, self.look], drawn, concurrency_id=MODEL_LANE, show_progress="minimal")
 
     def begin(self) -> Updates:

@@ -39,6 +39,7 @@ def workbench(root: Path, model: Path | None) -> gr.Blocks:
         _refresh(root, places)
         begun = page.load(told(tab.said)(tab.begin), None, [tab.said, tab.study, tab.ready])
         begun.then(told(tab.ready)(tab.open_model), None, [tab.ready], concurrency_id=MODEL_LANE)
+        tab.answered.then(asked.handler, None, asked.outputs, show_progress="hidden")
         for place in places:
             page.load(place.handler, None, place.outputs, show_progress="hidden")
     return page

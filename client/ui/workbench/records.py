@@ -39,6 +39,7 @@ def losses_by_run(entries: Sequence[Entry]) -> dict[str, dict[str, list[tuple[in
     return {
         run: {name: sorted(points.items()) for name, points in losses.items()}
         for run, losses in reversed(found.items())
+        if losses
     }
 
 

@@ -15,8 +15,10 @@ from mumc_model.scorecard_text import KINDS, NAMES, confidence_text, out_of_list
 from protocol.hashchain import Entry
 
 EVALUATION = "state/evaluation"
-MOST_FIGURES = 2
-"""The newest runs are drawn; the log has the others."""
+TERMS = (
+    "total is the weighted sum of the others: itm matching of image and text, mlm masked words, mim masked patches, "
+    "mcl contrast across image and text, ucl contrast within each"
+)
 
 
 def training_html(root: Path, model: Path | None) -> str:
@@ -35,10 +37,11 @@ def _runs(entries: Sequence[Entry]) -> str:
         return "".join([*parts, paragraph("This site has taken part in no run yet, so there are no losses to show.")])
     heads = ["run", "rounds answered", "steps", "time (UTC)", "now"]
     parts.append(table("Runs at this site, the newest first", heads, rows))
-    for number, (run, losses) in enumerate(list(losses_by_run(entries).items())[:MOST_FIGURES]):
-        if losses:
-            parts.append(figure(losses_svg(losses, f"losses{number}"), f"Losses of run {run} at this site, by round"))
-            parts.append(_last_losses(run, losses))
+    if drawn := losses_by_run(entries):
+        # The newest run; the log has the others.
+        run, losses = next(iter(drawn.items()))
+        parts.append(figure(losses_svg(losses, "losses"), f"Losses of run {run} at this site, by round; {TERMS}."))
+        parts.append(_last_losses(run, losses))
     if kept := withheld(entries):
         parts.append(paragraph(f"Held back, so neither sent nor kept in the log: {', '.join(kept)}.", "faint"))
     if tested := tested_rows(entries):
