@@ -9,23 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from client.intake.codestream import samples_of
 from client.intake.config import IntakeConfig
+from client.intake.decoding import decoded
 from client.intake.errors import UnusableSourceError
-from client.intake.reading import IMPOSSIBLE, frames_in, text_of, tolerant
+from client.intake.reading import frames_in, text_of, tolerant
 
 Eight = npt.NDArray[np.uint8]
 """HW, or HW3 in colour."""
 
 MULTI_FRAME = "a multi-frame image, and intake.frames is none"
 FLAT = "an image of one grey level"
-NO_DECODER = "compressed in a way that nothing here decodes (video, for instance)"
 _VOI = ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence")
 _TRANSFORMATION = ("RescaleSlope", "RescaleIntercept", "RescaleType")
 _GROUPS = {"FrameVOILUTSequence": _VOI, "PixelValueTransformationSequence": _TRANSFORMATION}
@@ -65,7 +60,7 @@ def frames_of(count: int, config: IntakeConfig) -> tuple[int, ...]:
 
 
 def _frame(dataset: Dataset, index: int, config: IntakeConfig) -> Eight:
-    stored = _decoded(dataset, index)
+    stored = decoded(dataset, index)
     photometric = text_of(dataset, "PhotometricInterpretation").upper()
     if photometric == "PALETTE COLOR":
         coloured = apply_color_lut(stored, dataset)[..., :3]
@@ -76,23 +71,6 @@ def _frame(dataset: Dataset, index: int, config: IntakeConfig) -> Eight:
         raise UnusableSourceError(f"pixels of the kind {photometric or 'unknown'} in several samples")
     facts = _with_frame_facts(dataset, index)
     return _through_table(stored, facts, config) if stored.dtype.kind in "ui" else _grey(stored, facts, config)
-
-
-def _decoded(dataset: Dataset, index: int) -> npt.NDArray[Any]:
-    syntax = _transfer_syntax(dataset)
-    if not syntax.is_encapsulated:
-        return pixel_array(dataset, index=index)
-    try:
-        is_known = get_decoder(syntax).is_available
-    except NotImplementedError:
-        is_known = False
-    if not is_known:
-        raise UnusableSourceError(NO_DECODER)
-    frame = get_frame(dataset.PixelData, index, number_of_frames=frames_in(dataset))
-    if (samples_of(frame) or 0) > dataset.Rows * dataset.Columns * dataset.SamplesPerPixel:
-        raise UnusableSourceError(IMPOSSIBLE)
-    # Of the decoders of run lengths this one alone stops where the header says that the image ends.
-    return pixel_array(dataset, index=index, decoding_plugin="pylibjpeg" if syntax == RLELossless else "")
 
 
 def _through_table(stored_HW: npt.NDArray[Any], facts: Dataset, config: IntakeConfig) -> Eight:
@@ -181,15 +159,6 @@ def _with_frame_facts(dataset: Dataset, index: int) -> Dataset:
             for item in group.get(sequence) or []:
                 facts.update({item[name].tag: item[name] for name in names if name in item})
     return facts
-
-
-def _transfer_syntax(dataset: Dataset) -> UID:
-    """Files without a head of their own are read as they are encoded, which the decoder wants to be told."""
-    if not dataset.file_meta.get("TransferSyntaxUID"):
-        implicit, little = dataset.original_encoding
-        uncompressed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else uncompressed
-    return UID(dataset.file_meta.TransferSyntaxUID)
 
 
 def _to_eight(value: npt.NDArray[Any], low: float, high: float) -> Eight:

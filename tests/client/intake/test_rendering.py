@@ -10,11 +10,11 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import MPEG2MPML, JPEG2000Lossless, RLELossless
 
-from client.intake.codestream import samples_of
 from client.intake.config import WINDOWS, IntakeConfig
+from client.intake.decoding import NO_DECODER, samples_of
 from client.intake.errors import UnusableSourceError
 from client.intake.reading import IMPOSSIBLE, parse
-from client.intake.rendering import FLAT, MULTI_FRAME, NO_DECODER, frames_of, render
+from client.intake.rendering import FLAT, MULTI_FRAME, frames_of, render
 from tests.client.intake.made import item, picture, written
 
 CONFIG = IntakeConfig()
