@@ -129,7 +129,8 @@ def _photograph(rng: np.random.Generator, size: int) -> Pixels:
         picture[(rows - row) ** 2 + (columns - column) ** 2 < radius**2] = rng.integers(0, 256, 3)
     light = Image.fromarray(rng.integers(0, 60, (8, 8, 3), dtype=np.uint8))
     light = light.resize((size, size), Image.Resampling.BILINEAR)
-    return np.clip(picture + np.asarray(light, dtype=float) - 30, 0, 255)
+    pixels: Pixels = np.clip(picture + np.asarray(light, dtype=float) - 30, 0, 255)
+    return pixels
 
 
 def main() -> None:
