@@ -130,7 +130,7 @@ def _import_dicom(console: Console, source: Path, destination: Path, options: di
 
     try:
         from client.intake.run import import_dicom
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise SiteError(
             f"reading DICOM needs {error.name}, which is not installed; run: pip install 'fedmumc[dicom]'"
         ) from None
