@@ -288,8 +288,8 @@ class FinetuneConfig:
             _require_share(f"finetune.{name}", getattr(self, name))
         _require(
             not self.adapters.rank or self.freeze != "encoders",
-            f"finetune.adapters.rank is {self.adapters.rank} and finetune.freeze=encoders, so nothing is left to adapt; "
-            "set freeze to none or vision, or the rank to 0",
+            f"finetune.adapters.rank is {self.adapters.rank} and finetune.freeze=encoders, so nothing is left to "
+            "adapt; set freeze to none or vision, or the rank to 0",
         )
 
 
