@@ -3,6 +3,7 @@
 Whoever opens the page can draft. What counts is the signature: the ledger takes none but its pinned officer's.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from client.privacy.policy import PrivacyPolicy
 from client.ui.handling import Updates, number, told, whole
 from client.ui.look import paragraph, said, shown, status, table
 from client.ui.officer.asked import typed_number
-from client.ui.officer.key import KeyFields, open_signer
+from client.ui.officer.key import Held, KeyFields, open_signer
 from client.ui.officer.plan import Planned
 from protocol.signing import fingerprint, public_hex
 
@@ -72,10 +73,12 @@ def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
         return {drafted: found, paper: table("What is signed", [], list(found.rows())), sign: _able(True)}
 
     @told(place)
-    def put_in_force(found: Draft | None, *key: Any) -> Updates:
+    def put_in_force(found: Draft | None, held: Held | None, named: str, password: str, *values: Any) -> Updates:
         if found is None:
             raise PageError("nothing is shown to be signed; press: Show what is signed")
-        signer = open_signer(*key)
+        if replace(_policy(*values), approved=found.policy.approved) != found.policy:
+            raise PageError("a field was changed after this was shown; press once more: Show what is signed")
+        signer = open_signer(held, named, password)
         row = approve(site, found, signer)
         return {
             place: status(f"Approved: row {row} of the ledger, by the key {fingerprint(public_hex(signer))}"),
@@ -85,18 +88,12 @@ def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
             sign: _able(False),
         }
 
-    def changed() -> Updates:
-        return {drafted: None, paper: "", sign: _able(False)}
-
     quiet: dict[str, Any] = {"show_progress": "hidden"}
     for event in (page.load, tab.select):
         event(look, None, [place, officer], **quiet)
     take.click(fill, [planned], [place, epsilon, units, noise, delta], **quiet)
-    for field in fields:
-        field.input(changed, None, [drafted, paper, sign], **quiet)  # type: ignore[attr-defined]
-    take.click(changed, None, [drafted, paper, sign], **quiet)
     show.click(write, fields, [place, drafted, paper, sign])
-    pressed = sign.click(put_in_force, [drafted, *keys.inputs()], [place, officer, drafted, paper, sign])
+    pressed = sign.click(put_in_force, [drafted, *keys.inputs(), *fields], [place, officer, drafted, paper, sign])
     pressed.then(keys.forget, None, keys.outputs(), **quiet)
 
 

@@ -84,7 +84,7 @@ def request_of(values: Sequence[Any]) -> PlanRequest:
     )
 
 
-def typed_number(text: str, name: str) -> float:
+def typed_number(text: str, name: str, example: str = "1e-6") -> float:
     """A number from a field of text, in which 1e-6 stays what was typed.
 
     Raises:
@@ -93,7 +93,7 @@ def typed_number(text: str, name: str) -> float:
     try:
         return number(float(text), name)
     except (TypeError, ValueError):
-        raise PageError(f"{name} is {str(text)[:40]!r}; type a number, as 1e-6") from None
+        raise PageError(f"{name} is {str(text)[:40]!r}; type a number, as {example}") from None
 
 
 def command_of(request: PlanRequest, site: Path | None, runs: Path | None) -> str:

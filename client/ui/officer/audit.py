@@ -42,12 +42,13 @@ def build() -> None:
 
     @told(place)
     def measure(whose: Any, clipping: Any, count: str, progress: Any = gr.Progress()) -> Updates:  # noqa: B008
+        asked = _count(count)
         from client.privacy.audit import audit  # Torch is not loaded for a plan.
 
         result = audit(
             trainer=whose,
             grad_sample=clipping,
-            canaries=_count(count),
+            canaries=asked,
             on_progress=lambda done, total: progress((done, total), unit="steps"),
         )
         return {
@@ -61,7 +62,7 @@ def build() -> None:
 def _count(text: str) -> int | None:
     if not (text or "").strip():
         return None
-    return whole(typed_number(text, "made-up patients"), "made-up patients", most=MOST_CANARIES)
+    return whole(typed_number(text, "made-up patients", "10000"), "made-up patients", most=MOST_CANARIES)
 
 
 def _verdict(result: "AuditResult") -> Iterator[str]:

@@ -52,6 +52,10 @@ class OfficersPage:
         """Every file in the page's own folder."""
         return [path for path in (self.folder / "scratch").rglob("*") if path.is_file()]
 
+    def status(self, path: str) -> int:
+        """Of the page's answer to a plain request."""
+        return httpx.get(self.served.url.rstrip("/") + path, timeout=30).status_code
+
     def ask(self, handler: str, values: list[Any], session: str) -> str:
         """All that the page answers to a request that was made by hand for the handler of that name."""
         with httpx.Client(base_url=self.served.url, timeout=30) as client:
@@ -77,7 +81,9 @@ def officers_page(folder: Path) -> Iterator[OfficersPage]:
     write_private_key(folder / "other.pem", new_key(), PASSWORD.encode())
     with SiteWriter(folder / "site", NAME) as writer:
         for number, patient in enumerate(PATIENTS):
-            writer.add_caption(writer.add_image(Image.new("L", (8, 8), number), patient), "a square", patient_id=patient)
+            writer.add_caption(
+                writer.add_image(Image.new("L", (8, 8), number), patient), "a square", patient_id=patient
+            )
     Ledger.open(folder / "site").approve(sign_policy(policy(), NAME, key))
     for number in (1, 2, 3):
         ledger = Ledger.open(folder / "site")
