@@ -48,10 +48,10 @@ def pixel_hash(grey: NDArray[np.float64]) -> int:
     return int.from_bytes(bits.tobytes(), "little")
 
 
-def distance(left: Hashes, right: Hashes) -> NDArray[np.int64]:
-    """In how many bits hashes differ, pair by pair."""
-    differing = np.ascontiguousarray(np.bitwise_xor(left, right)).view(np.uint8)
-    return _BITS[differing].reshape(-1, 8).sum(axis=1, dtype=np.int64)
+def bits_set(values: Hashes) -> NDArray[np.int64]:
+    """How many bits of each value are set: of two hashes' difference (`^`), their distance."""
+    found: NDArray[np.int64] = _BITS[np.ascontiguousarray(values).view(np.uint8)].reshape(-1, 8).sum(axis=1)
+    return found
 
 
 def near_pairs(hashes: Hashes, most: int = DISTANCE) -> Iterator[tuple[Rows, Rows]]:
@@ -65,7 +65,7 @@ def near_pairs(hashes: Hashes, most: int = DISTANCE) -> Iterator[tuple[Rows, Row
         earlier = masks[:number]
         for left, right in _sharing(hashes, mask):
             differing = hashes[left] ^ hashes[right]
-            found = _popcount(differing) <= most
+            found = bits_set(differing) <= most
             for other in earlier:
                 # A pair that shares other bands too was given when those were looked at.
                 found &= (differing & other) != 0
@@ -106,9 +106,5 @@ def _sharing(hashes: Hashes, mask: np.uint64) -> Iterator[tuple[Rows, Rows]]:
         first = last
 
 
-def _popcount(values: Hashes) -> NDArray[np.int64]:
-    return distance(values, np.zeros_like(values))
-
-
-_BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
+_BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.int64)
 _WORD = re.compile(r"\w+")
