@@ -3,13 +3,14 @@
 import re
 from html import unescape
 
+import gradio as gr
 import pytest
 
-pytest.importorskip("gradio", reason="gradio is not installed")
-
 from client.asking import Asked
+from client.ui.handling import told
 from client.ui.workbench import records
 from client.ui.workbench.answer import answer_html, image_hardly_mattered
+from client.ui.workbench.ask import AskTab
 from mumc_model.reply import Reply
 from mumc_model.selective import Measured
 
@@ -67,6 +68,13 @@ def test_a_model_that_writes_freely_is_compared_with_nothing():
 
 def test_an_answer_is_text_and_no_page():
     assert "<img" not in answer_html(asked(answers=(("<img src=x>", 1.0),)))
+
+
+def test_a_missing_model_is_a_sentence_with_the_command_to_run(untouched):
+    with gr.Blocks(analytics_enabled=False):
+        tab = AskTab(untouched, None)
+    said = unescape(told(tab.ready)(tab.open_model)()[tab.ready])
+    assert f"there is no answering model in {untouched}/state/vqa; make one with: mumc-site finetune" in said
 
 
 def line(index, kind, **said):
