@@ -70,7 +70,7 @@ def item(**attributes: Any) -> Dataset:
 def nested(dataset: Dataset, depth: int) -> Dataset:
     """A data set that holds this one so many sequences deep."""
     for _ in range(depth):
-        dataset = item(ReferencedStudySequence=Sequence([dataset]))
+        dataset = item(AnatomicRegionSequence=Sequence([dataset]))
     return dataset
 
 
