@@ -1,6 +1,7 @@
 """What a round leaves on the disk: the weights, the optimiser's moments, the step; all of it or nothing."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ Array = np.ndarray[Any, Any]
 WEIGHTS = "weights.safetensors"
 OPTIMIZER, STEP = "optimizer-{:04d}.safetensors", "step-{:04d}.safetensors"
 """Of a round; a round that has none writes none."""
+EARLIER = "weights-{:04d}.safetensors"
+"""The weights of a round before the last, where a run keeps several; the last are always in `WEIGHTS`."""
 _FACTS = "fedmumc"
 """One key of metadata: safetensors' own writer puts several in any order."""
 
@@ -44,6 +47,7 @@ def save_round(
     run_id: str,
     round: int,
     step: Mapping[str, Array] | None = None,
+    keep: int = 1,
 ) -> None:
     """Make these the folder's checkpoint, all of them or none.
 
@@ -58,24 +62,72 @@ def save_round(
         run_id: The run's name.
         round: That these weights end.
         step: The packed change of the weights, which a later round compares updates with.
+        keep: So many rounds' weights are on the disk afterwards, these among them.
 
     Raises:
         OutputError: the disk refuses; the last checkpoint is still whole.
     """
     metadata = {_FACTS: json.dumps({"run_id": run_id, "round": round})}
     beside = {OPTIMIZER.format(round): dict(moments), STEP.format(round): dict(step or {})}
+    if keep > 1:
+        _set_aside(folder)
     for name, arrays in [*beside.items(), (WEIGHTS, dict(weights))]:
         if arrays:
             try:
                 write_tensors(folder / name, arrays, metadata)
             except OSError as error:
                 raise disk_error(folder / name, error) from error
+    tidy(folder, round, keep)
+
+
+def tidy(folder: Path, round: int, keep: int = 1) -> None:
+    """Remove what a round that is saved has no use for; a crash may have come between its weights and this."""
     for pattern in (OPTIMIZER, STEP):
         for old in folder.glob(pattern.replace("{:04d}", "*")):
-            if old.name not in beside:
+            if old.name != pattern.format(round):
                 old.unlink()
+    earlier = sorted(found for found in _earlier(folder) if found < round)
+    for found, old in _earlier(folder).items():
+        if found not in earlier[len(earlier) - (keep - 1) :]:
+            old.unlink()
     for cut_off in folder.glob(".*.safetensors.*.partial"):
         cut_off.unlink()
+
+
+def kept_weights(folder: Path) -> dict[int, Path]:
+    """The weights that lie in the folder of a run, by round, in its order.
+
+    Raises:
+        OutputError: there are none, or the last are damaged.
+    """
+    return dict(sorted({**_earlier(folder), saved_round(folder)[1]: folder / WEIGHTS}.items()))
+
+
+def _earlier(folder: Path) -> dict[int, Path]:
+    """By round."""
+    head, tail = EARLIER.split("{:04d}")
+    found = {path.name.removeprefix(head).removesuffix(tail): path for path in folder.glob(f"{head}*{tail}")}
+    return {int(number): path for number, path in found.items() if number.isdecimal()}
+
+
+def _set_aside(folder: Path) -> None:
+    """Give the weights of the last round the name of their round beside that of the last, which the next will take.
+
+    The first weights are of no round, and are not kept.
+    """
+    if not (folder / WEIGHTS).is_file() or not (round := saved_round(folder)[1]):
+        return
+    aside = folder / EARLIER.format(round)
+    try:
+        # What a crash may have left has the same content, as long as the weights still have their old name.
+        aside.unlink(missing_ok=True)
+        try:
+            os.link(folder / WEIGHTS, aside)
+        except OSError:
+            # Some disks know no second names.
+            write_atomically(aside, (folder / WEIGHTS).read_bytes())
+    except OSError as error:
+        raise disk_error(aside, error) from error
 
 
 def load_round(folder: Path) -> Checkpoint:

@@ -65,11 +65,23 @@ def journal(folder: Annotated[Path, typer.Argument(help="the output folder of a 
 def export(
     run: Annotated[Path, typer.Argument(help="the output folder of a finished run")],
     destination: Annotated[Path, typer.Argument(help="the model folder to write")],
+    number: Annotated[int | None, typer.Option("--round", help="of this round, where the run has kept several")] = None,
+    last: Annotated[int, typer.Option(help="of so many last rounds, each in a folder DESTINATION/round-N")] = 0,
 ) -> None:
-    """Write a run's merged encoders as a model folder, for hospitals that took part and for those that did not."""
-    from server.export import export as export_run
+    """Write a run's merged encoders as a model folder, for hospitals that took part and for those that did not.
 
-    count = export_run(run, destination)
+    A run keeps the weights of its last federation.keep_weights rounds. Members of an ensemble start from several.
+    """
+    from server.export import export as export_run
+    from server.export import export_last
+
+    if last and number is not None:
+        raise typer.BadParameter("--round names one round and --last several; give one of them")
+    if last:
+        models = " ".join(f"--model {folder}" for folder in export_last(run, destination, last))
+        typer.echo(f"encoders of {last} rounds in {destination}; fine-tune with mumc-site finetune SITE {models}")
+        return
+    count = export_run(run, destination, number)
     typer.echo(f"{count} tensors of merged encoders in {destination}; fine-tune with mumc-site finetune SITE --model")
 
 

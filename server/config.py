@@ -40,6 +40,8 @@ class FederationConfig:
     """An update that comes after its round: refused, or used in the next one in which its site has no newer one."""
     staleness: float = 0.5
     """The weight of an update that is `k` rounds late is divided by `(1 + k)` to the power of this."""
+    keep_weights: int = 1
+    """The merged weights of so many last rounds stay on the disk; with more than 1 a site can fine-tune an ensemble."""
     final: Literal["finetune", "evaluate", "rehearse", "none"] = "finetune"
     """After the last round each site fine-tunes its own answer decoder on the merged weights; or evaluates again the
     model that the earlier run of this `run_id` left there; or trains two steps on synthetic data, of which nothing is
@@ -76,6 +78,7 @@ class FederationConfig:
         _require(self.rejoin_s >= 0, f"federation.rejoin_s is {self.rejoin_s}; choose 0 or more seconds")
         _require(self.at_once >= 0, f"federation.at_once is {self.at_once}; choose 0 or more")
         _require(self.attempts >= 1, f"federation.attempts is {self.attempts}; choose 1 or more")
+        _require(self.keep_weights >= 1, f"federation.keep_weights is {self.keep_weights}; choose 1 (the last) or more")
         _require(self.staleness >= 0, f"federation.staleness is {self.staleness}; choose 0 or more")
 
 

@@ -23,7 +23,7 @@ from protocol.compression import Codec, decode
 from protocol.errors import UnexpectedWeightsError
 from protocol.lock import exclusive
 from protocol.messages import Report
-from server.checkpoint import WEIGHTS, Checkpoint, load_round, write_whole
+from server.checkpoint import WEIGHTS, Checkpoint, load_round, tidy, write_whole
 from server.config import RunConfig
 from server.errors import FederationError, OutputError, ServerError, VoidRoundError
 from server.exchange import wait_for_nodes
@@ -116,6 +116,8 @@ class _Run:
         write_config(folder, config)
         if not self._start.round and (config.federation.rounds or config.federation.final == "finetune"):
             self._strategy.save(0)
+        if self._start.round:
+            tidy(folder, self._start.round, config.federation.keep_weights)
         sinks = Sinks(config.sinks, folder, run_id)
         try:
             for record in self._play_rounds():

@@ -255,7 +255,8 @@ class Strategy:
     def save(self, round: int, step: Mapping[str, Array] | None = None) -> None:
         """Write the weights, the optimiser's moments and the step that led to them to the output folder."""
         moments = self._optimizer.state_dict()
-        save_round(self._folder, self.weights, moments, run_id=self._run_id, round=round, step=step)
+        keep = self._config.federation.keep_weights
+        save_round(self._folder, self.weights, moments, run_id=self._run_id, round=round, step=step, keep=keep)
 
     def _step(self, mean: Mapping[str, Array]) -> None:
         with np.errstate(over="ignore", invalid="ignore"):

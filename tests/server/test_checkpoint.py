@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from server.checkpoint import load_arrays, save_round, write_whole
+from server.checkpoint import kept_weights, load_arrays, save_round, write_whole
 from server.errors import OutputError
 
 WEIGHTS = {"w": np.arange(6, dtype="float32").reshape(2, 3), "temp": np.float32(0.07).reshape(())}
@@ -63,3 +63,28 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(OutputError, match="damaged or not safetensors"):
         load_arrays(tmp_path / "weights.safetensors")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_weights_of_the_last_rounds_stay_under_the_names_of_their_rounds(tmp_path, monkeypatch, links):
+    if not links:
+
+        def refuses(source, target):
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr(os, "link", refuses)
+    for round in (0, 1, 2, 5, 6):
+        save_round(tmp_path, {"w": np.float32([round])}, {}, run_id="r", round=round, keep=3)
+    assert names(tmp_path) == ["weights-0002.safetensors", "weights-0005.safetensors", "weights.safetensors"]
+    kept = {round: float(load_arrays(path)["w"][0]) for round, path in kept_weights(tmp_path).items()}
+    assert kept == {2: 2.0, 5: 5.0, 6: 6.0}
+
+
+def test_the_first_weights_are_no_round_of_their_own(tmp_path):
+    for round in (0, 1):
+        save_round(tmp_path, WEIGHTS, {}, run_id="r", round=round, keep=3)
+    assert names(tmp_path) == ["weights.safetensors"]

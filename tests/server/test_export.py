@@ -9,7 +9,7 @@ from mumc_model.pretrained import load_tokenizer
 from server import federation
 from server.checkpoint import load_arrays
 from server.errors import OutputError
-from server.export import export
+from server.export import export, export_last
 from tests.server.conftest import TOKENS
 from tests.server.fake_grid import FakeGrid
 from tests.server.test_federation import EAST, NORTH, SOUTH
@@ -53,3 +53,21 @@ def test_weights_that_were_damaged_are_refused(finished, tmp_path):
     with pytest.raises(CheckpointError, match="damaged"):
         export(finished, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_the_weights_of_an_earlier_round_are_exported_where_the_run_has_kept_them(configured, tmp_path):
+    federation.run(FakeGrid({1: NORTH, 2: SOUTH, 3: EAST}), configured(rounds=3, keep_weights=2))
+    run = tmp_path / "run"
+    folders = export_last(run, tmp_path / "models", 2)
+    assert [folder.name for folder in folders] == ["round-3", "round-2"]
+    kept = [load_arrays(run / name) for name in ("weights.safetensors", "weights-0002.safetensors")]
+    for folder, arrays, rounds in zip(folders, kept, (3, 2), strict=True):
+        weights = MumcModel.from_pretrained(folder).weights()
+        assert all(torch.equal(weights[name], torch.tensor(array)) for name, array in arrays.items() if name in weights)
+        assert json.loads((folder / "config.json").read_text())["facts"]["rounds"] == rounds
+    assert any((kept[0][name] != kept[1][name]).any() for name in kept[0])
+    with pytest.raises(OutputError, match=r"no weights of round 1, but those of 2, 3; choose one of these"):
+        export(run, tmp_path / "model", 1)
+    with pytest.raises(OutputError, match=r"the weights of 2 rounds \(2, 3\), not of 3; ask for fewer"):
+        export_last(run, tmp_path / "more", 3)
+    assert not (tmp_path / "more").exists()

@@ -19,7 +19,7 @@ from tests.server.fake_grid import FakeGrid, site
 from tests.server.test_federation import Enrolled
 
 NODES = {11: site("north", 1.0, 10, 2.0), 12: site("south", 2.0, 30, 4.0), 13: site("east", 3.0, 20, 1.0)}
-STEPS = ("replace", "fsync", "unlink", "rmdir", "mkdir")
+STEPS = ("replace", "fsync", "link", "unlink", "rmdir", "mkdir")
 
 
 class KilledError(BaseException):
@@ -84,6 +84,31 @@ def test_a_run_that_ends_at_any_step_on_the_disk_comes_to_the_same_weights(confi
         assert (folder / "weights.safetensors").read_bytes() == whole.weights.read_bytes(), f"ended after {last} steps"
         assert known(folder / "journal.jsonl") == known(whole.journal), f"ended after {last} steps"
         assert json.loads((folder / "result.json").read_text())["vqa"]["sites"].keys() == whole.vqa.keys()
+
+
+def test_a_run_that_keeps_several_rounds_ends_in_the_same_files_wherever_it_broke_off(configured, mortal):
+    changes = {"final": "none", "rounds": 4, "keep_weights": 3, "secagg": SecaggConfig(mode="off")}
+
+    def tensors(folder):
+        return {path.name: path.read_bytes() for path in Path(folder).glob("*.safetensors")}
+
+    whole = federation.run(FakeGrid(NODES), several(configured, "whole", **changes))
+    ended, steps = tensors(whole.weights.parent), mortal.steps
+    assert ended.keys() == {
+        "optimizer-0004.safetensors",
+        "weights-0002.safetensors",
+        "weights-0003.safetensors",
+        "weights.safetensors",
+    } | {name for name in ended if name.startswith("step-")}
+    for last in range(steps - 30, steps, 2):
+        config = several(configured, f"dies-{last}", **changes)
+        mortal.dies_after(last)
+        with pytest.raises(KilledError):
+            federation.run(FakeGrid(NODES), config)
+        mortal.lives()
+        if not (Path(config.output_dir) / "result.json").exists():
+            federation.run(FakeGrid(NODES), config, resume=True)
+        assert tensors(config.output_dir) == ended, f"ended after {last} steps"
 
 
 def test_a_site_whose_update_is_on_the_disk_is_not_asked_again(configured, monkeypatch):
