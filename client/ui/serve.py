@@ -1,6 +1,8 @@
 """A page, served: on loopback unless there are a login and TLS, without a word to anyone else."""
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,8 @@ def open_page(build: "Callable[[], gr.Blocks]", address: Address, add: str = "")
         return
     users = None if address.users is None else Users(address.users)
     _keep_quiet()
+    # Whoever ends the page otherwise than with Ctrl-C would leave what was uploaded behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with address.listen() as listening, tempfile.TemporaryDirectory(prefix="fedmumc-page-") as scratch:
         # Uploaded studies lie there, for their owner alone, and are gone when the page is.
         os.environ["GRADIO_TEMP_DIR"] = scratch
