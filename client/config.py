@@ -64,6 +64,8 @@ class RunLimits:
     against fewer is refused."""
     most_share: float = 0.9
     """Most that this site may weigh among those in the smallest sum of a session whose updates nobody else knows."""
+    card: Literal["required", "optional"] = "optional"
+    """`required` trains only while the site's data card is of its data as it is (`mumc-site card`)."""
     hours: str = ""
     """When orders are followed, as 19:00-07:00 in the machine's time; empty for always."""
     memory_gib: float = 0.0
@@ -81,7 +83,11 @@ class RunLimits:
             raise ConfigurationError(
                 f"policy.runs.most_share in site.yaml is {self.most_share}; choose it above 0 and up to 1"
             )
-        for name, allowed in (("privacy", ("required", "allowed")), ("secure_aggregation", ("required", "allowed"))):
+        for name, allowed in (
+            ("privacy", ("required", "allowed")),
+            ("secure_aggregation", ("required", "allowed")),
+            ("card", ("required", "optional")),
+        ):
             if getattr(self, name) not in allowed:
                 raise ConfigurationError(
                     f"policy.runs.{name} in site.yaml is {getattr(self, name)!r}; choose {' or '.join(allowed)}"

@@ -7,10 +7,12 @@ data, so that the server can show it.
 from collections.abc import Callable, Iterable
 from datetime import datetime, time
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from flwr.app import Context, Message
 
 from client.config import RunLimits, SiteConfig, read_site_config
+from client.datacard.stamp import card_state
 from client.errors import GateError
 from client.privacy.policy import check_run, read_policy
 from client.site import REHEARSAL_KEY, is_trial, site_root
@@ -27,6 +29,12 @@ INSTALLED_KEY = "installed"
 """And the digest of the code that is installed here."""
 REHEARSE = "train.rehearse"
 """The one action that opens no data, and so is not held to masks, privacy and records."""
+CARD_REASONS = {
+    "none": "the site trains only on data that has a data card, and has none; its engineer makes one with "
+    "mumc-site card (policy.runs.card)",
+    "stale": "the site trains only on data that has a data card, and its data has changed since; its engineer makes "
+    "it again with mumc-site card (policy.runs.card)",
+}
 MOST_REHEARSED = 2
 """Steps of a rehearsal."""
 
@@ -53,6 +61,8 @@ def keep_policy(message: Message, context: Context, call_next: CallNext) -> Mess
     check_order(limits, order, recipe, datetime.now().time())
     if order.action != REHEARSE:
         check_run(read_policy(root), recipe.privacy)
+    if trains(order) or order.action == "train.finetune":
+        check_card(limits, root)
     return call_next(message, context)
 
 
@@ -100,6 +110,16 @@ def check_order(limits: RunLimits, order: Order, recipe: Recipe, now: time) -> N
 def trains(order: Order) -> bool:
     """Whether it asks for an update of the shared weights, or for a stage of secure aggregation around one."""
     return order.action == "train.pretrain" or bool(order.masking)
+
+
+def check_card(limits: RunLimits, root: Path) -> None:
+    """Return only if the site may train on its data as it is: where its limits ask for a card, there is one of it.
+
+    Raises:
+        GateError: there is none, or the data has changed since; nothing is said of the data.
+    """
+    if limits.card == "required" and (state := card_state(root)) != "current":
+        raise GateError("policy_card", CARD_REASONS[state])
 
 
 def check_records(limits: RunLimits | None, records: int) -> None:

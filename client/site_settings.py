@@ -26,6 +26,7 @@ _SHOWN = {
     "smallest_count": "figures about fewer questions than this stay here",
     "privacy": "required refuses training without differential privacy; or allowed",
     "secure_aggregation": "required sends updates under masks only; or allowed",
+    "card": "required trains only with a data card of the data as it is; or optional",
     "min_sites": "fewest sites in a sum",
     "colluding": "so many sites may join forces with the server and learn nothing of this one",
     "hours": 'when orders are followed, as "19:00-07:00"; empty for always',

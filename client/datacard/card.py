@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from client.config import read_site_config
 from client.datacard.copies import exact_copies, images_of, near_copies
@@ -14,6 +14,8 @@ from client.datacard.others import overlap, read_other, sides_of
 from client.datacard.skew import skew_of
 from client.datacard.stamp import data_digest
 from client.datacard.texts import cell_of, lengths, repeats
+from client.intake.outcome import Verdict
+from client.intake.store import FILE, Store
 from mumc_model.data.fingerprints import site_fingerprints
 from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.schema import CaptionRecord, VqaRecord
@@ -67,7 +69,7 @@ def build(
         exact=exact_copies(images, [one.digest for one in found]),
         near=near_copies(images, [one.hash for one in found]),
         repeats=repeats(data, {key: one.digest for key, one in prints.items()}),
-        bank=compare(root / config.bank) if config.bank else NO_BANK,
+        bank=compare(Path(config.bank)) if config.bank else NO_BANK,
         others=tuple(compare(folder) for folder in against) if against else NO_OTHERS,
         left_out=dict(sorted(data.skipped.items())),
         quarantine=_quarantine(root),
@@ -129,13 +131,10 @@ def _rows(data: SiteData) -> Iterator[CaptionRecord | VqaRecord]:
 
 
 def _quarantine(root: Path) -> Quarantine | NotMeasured:
-    from client.intake.store import FILE, Store
-
     if not (root / FILE).is_file():
         return NO_ARCHIVE
     with Store(root) as store:
-        verdicts = ("clean", "redacted", "waiting", "released", "rejected")
-        reports = _counted(text.verdict for text in store.texts(verdicts))
+        reports = _counted(text.verdict for text in store.texts(get_args(Verdict)))
         return Quarantine(images=store.counts(), reports=reports, left_out=store.reasons())
 
 

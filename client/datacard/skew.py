@@ -43,7 +43,7 @@ def _read(path: Path) -> dict[str, dict[str, int]] | None:
         raise _unusable(path) from None
     if not isinstance(content, dict) or (content.get("kind"), content.get("version")) != (KIND, VERSION):
         raise _unusable(path)
-    counts = content.get("counts")
+    counts: Any = content.get("counts")
     names = {f"{of} by {by}": set(labels_of(of, by)) for of, by in FIXED}
     good = isinstance(counts, dict) and all(
         name in names and isinstance(cells, dict) and cells.keys() <= names[name] and _are_counts(cells.values())

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from client.preflight import data, enrolment, folder, machine, network, policy, software, training
+from client.preflight import card, data, enrolment, folder, machine, network, policy, software, training
 from client.preflight.case import Case
 from client.preflight.finding import Finding, failed, of_error, skipped
 from configs.loader import ConfigurationError
@@ -31,6 +31,7 @@ CHECKS = (
     Check("data", data.records, ("settings",)),
     Check("duplicates", data.duplicates, ("data",)),
     Check("patients", data.patients, ("data",)),
+    Check("card", card.card, ("settings",)),
     Check("ledger", folder.ledger, ("settings",)),
     Check("keys", enrolment.keys, ("settings",)),
     Check("log", folder.log, ("keys",)),

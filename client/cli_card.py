@@ -1,0 +1,77 @@
+"""The part of `mumc-site` that looks at the data before it trains: card."""
+
+import getpass
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.cli_join import SiteArgument, YesOption
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def card(
+    folder: SiteArgument,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Site folder of a public set, or a folder of images, to look for in the data; repeatable."),
+    ] = None,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Show what of the card would leave, and sign it for the server.")
+    ] = False,
+    person: Annotated[str, typer.Option(help="Who approves; by default the user of this machine.")] = "",
+    yes: YesOption = False,
+) -> None:
+    """Count and compare the site's data, for a page that stays here; with --approve, sign the counts that may leave.
+
+    Where policy.runs.card is required, the site trains only while its card is of the data as it is.
+    """
+    if approve:
+        _approve(folder, person or getpass.getuser(), yes)
+    else:
+        _make(folder, against or [])
+
+
+def _make(folder: Path, against: list[Path]) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from client.datacard.card import build
+    from client.datacard.words import in_short
+    from client.datacard.write import write_card
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns) as progress:
+        tasks = {}
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        made = build(folder, against, on_progress)
+    for line in in_short(made):
+        typer.echo(line)
+    json_file, page = write_card(folder, made)
+    typer.echo(f"the card: {page} and {json_file.name}; to let its counts leave: mumc-site card {folder} --approve")
+
+
+def _approve(folder: Path, person: str, yes: bool) -> None:
+    from client.datacard.publish import facts_that_leave, publish
+    from client.datacard.reading import read_card
+    from client.datacard.stamp import card_state
+    from client.errors import SiteError
+
+    made = read_card(folder)
+    if made is None or card_state(folder) != "current":
+        state = "has no data card" if made is None else "has changed since its data card was made"
+        raise SiteError(f"the site's data {state}; look at it first: mumc-site card {folder}")
+    typer.echo(json.dumps(facts_that_leave(folder, made), indent=1))
+    typer.echo(f"this, and nothing else of the card, leaves {made.site} with the file.")
+    if not yes:
+        typer.confirm("sign it?", abort=True, err=True)
+    typer.echo(
+        f"signed by {person}, and noted in the site's log; send to the operator: {publish(folder, made, person)}"
+    )
