@@ -90,7 +90,7 @@ def _decide(site: Path, names: list[str], everything: bool, verdict: Any, reason
     if everything == bool(names):
         raise typer.BadParameter("name what is meant, or give --all")
     chosen = [item.name for item in waiting(site)] if everything else names
-    captions = decide(site, chosen, verdict, _settings(site, {}), reason=reason)
+    captions = decide(site, chosen, verdict, reason=reason)
     typer.echo(f"{verdict}: {len(chosen)}; the site has {captions} captioned images of its archive now")
 
 

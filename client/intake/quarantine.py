@@ -13,7 +13,6 @@ from typing import Literal
 
 from PIL import Image, ImageDraw
 
-from client.intake.config import IntakeConfig
 from client.intake.outcome import Picture, Text
 from client.intake.publish import IMAGES, publish
 from client.intake.store import Store
@@ -34,9 +33,11 @@ Decision = Literal["released", "rejected"]
 
 CSS = """
 body { font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1b1f24; }
-.items { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.2rem; padding: 0; }
+.items { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.2rem; padding: 0;
+  align-items: start; }
 .items li { list-style: none; border: 1px solid #d0d6db; border-radius: .4rem; padding: .7rem; }
-img { width: 100%; background: #000; } code { user-select: all; } p { margin: .3rem 0; overflow-wrap: anywhere; }
+img { width: 100%; height: 16rem; object-fit: contain; background: #000; }
+code { user-select: all; } p { margin: .3rem 0; overflow-wrap: anywhere; }
 .why { color: #a33a00; }
 """
 
@@ -74,9 +75,7 @@ def write_sheet(root: Path) -> Path:
     return folder / SHEET
 
 
-def decide(
-    root: Path, names: Iterable[str], verdict: Decision, config: IntakeConfig, *, reason: str = "", person: str = ""
-) -> int:
+def decide(root: Path, names: Iterable[str], verdict: Decision, *, reason: str = "", person: str = "") -> int:
     """Release or reject what waits under these names; how many captions the site has of the archive then.
 
     Released images and reports become records. Rejected images are deleted. Each decision is noted with who took it,
@@ -97,7 +96,7 @@ def decide(
         for name in wanted:
             _settle(root, store, items[name].record, verdict, reason, person)
         _log(root, wanted, verdict, reason, person)
-        return publish(root, store, config)
+        return publish(root, store, store.config())
 
 
 def _waiting(store: Store) -> list[Item]:
@@ -168,7 +167,8 @@ def _entry(root: Path, item: Item) -> str:
         buffer = BytesIO()
         _thumbnail(root, item.record).save(buffer, "PNG")
         data = base64.b64encode(buffer.getvalue()).decode()
-        shown = f'<img alt="{escape(item.name)}" src="data:image/png;base64,{data}">'
+        image = f'<img alt="{escape(item.name)}" src="data:image/png;base64,{data}">'
+        shown = f'<a href="{escape(Path(item.record.file).name)}">{image}</a>'
         about = " ".join(part for part in (item.record.modality, item.record.organ, item.record.view) if part)
     else:
         shown, about = f"<p>{escape(item.record.text)}</p>", "report"

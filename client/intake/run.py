@@ -79,7 +79,7 @@ class _Walk:
     ) -> None:
         self._source, self._config, self._pseudonyms, self._store = source, config, pseudonyms, store
         self._on_progress, self._done = on_progress, 0
-        self.run, self.files, self.new = store.begin(), 0, 0
+        self.run, self.files, self.new = store.begin(config), 0, 0
         self.left: Counter[str] = Counter()
 
     def fresh(self) -> Iterator[Job]:

@@ -3,6 +3,7 @@
 It holds pseudonyms, keyed digests and the reports without their identities, and its owner alone can read it.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
@@ -11,7 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from client.intake.config import IntakeConfig
 from client.intake.outcome import USABLE, Outcome, Picture, Text, Verdict
+from configs.loader import dump, load
 from mumc_model.errors import DataError
 
 FILE = "state/intake.sqlite"
@@ -21,6 +24,7 @@ _SCHEMA = f"""
 create table sources (source text primary key, stamp text not null, left text not null, run integer not null);
 create table pictures ({", ".join(_PICTURE)}, source text not null, primary key (uid, frame));
 create table texts ({", ".join(_TEXT)}, source text not null, primary key (uid));
+create table settings (settings text not null);
 create table words (patient text not null, word blob not null, primary key (patient, word)) without rowid;
 create table decisions (
     kind text not null, uid text not null, frame integer not null, verdict text not null, reason text not null,
@@ -79,10 +83,17 @@ class Store:
         self._database.commit()
         self._database.close()
 
-    def begin(self) -> int:
-        """The number of a new run over an export."""
+    def begin(self, config: IntakeConfig) -> int:
+        """The number of a new run over an export; its settings hold for what people decide after it."""
+        self._database.execute("delete from settings")
+        self._database.execute("insert into settings values (?)", (json.dumps(dump(config)),))
         found: int = self._database.execute("select coalesce(max(run), 0) + 1 from sources").fetchone()[0]
         return found
+
+    def config(self) -> IntakeConfig:
+        """The settings of the last run."""
+        found = self._database.execute("select settings from settings").fetchone()
+        return load(IntakeConfig, json.loads(found[0]), "intake") if found else IntakeConfig()
 
     def is_known(self, source: str, stamp: str, run: int, *, again: str = "") -> bool:
         """Whether this file was taken before and has not changed; it counts as seen in this run then.

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from client.intake.config import IntakeConfig
 from client.intake.outcome import Outcome, Picture, Text
 from client.intake.store import FILE, Store
 from mumc_model.errors import DataError
@@ -51,7 +52,8 @@ def test_it_outlives_its_process_and_is_its_owners_alone(tmp_path):
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
     with Store(tmp_path) as store:
         assert list(store.pictures()) == [PICTURE]
-        assert store.begin() == 2
+        assert store.begin(IntakeConfig(window="lung")) == 2
+        assert store.config().window == "lung"
 
 
 def test_a_file_is_known_while_it_does_not_change(store):
