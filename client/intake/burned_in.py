@@ -84,7 +84,7 @@ def hint(dataset: Dataset, config: IntakeConfig) -> Hint:
     if any(rule.quarantine for rule in rules):
         return Hint(reason=RULE, blank=blank)
     modality = text_of(dataset, "Modality").upper()
-    types = " ".join(map(str, dataset.get("ImageType") or [])).upper()
+    types = text_of(dataset, "ImageType").upper()
     if text_of(dataset, "BurnedInAnnotation").upper() == "YES":
         return Hint(reason=SAID, blank=blank)
     is_capture = text_of(dataset, "SOPClassUID").startswith(_CAPTURES) or bool(text_of(dataset, "ConversionType"))

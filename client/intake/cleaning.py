@@ -98,9 +98,11 @@ class Cleaner:
 
     def _is_measured(self, number: Any) -> bool:
         """Whether it is a finite number, and none of the patient's own."""
-        text = str(number).strip()
-        whole = text.partition(".")[0] if float(text).is_integer() and "e" not in text.lower() else ""
-        return math.isfinite(float(text)) and whole.lstrip("+-0") not in self._numbers
+        try:
+            value = float(number)
+        except (TypeError, ValueError):
+            return False
+        return math.isfinite(value) and not (value.is_integer() and str(abs(int(value))) in self._numbers)
 
 
 def read_day(text: str) -> date:

@@ -121,8 +121,9 @@ def _check_size(dataset: Dataset, config: IntakeConfig) -> None:
     if dataset.file_meta.get("TransferSyntaxUID") and dataset.file_meta.TransferSyntaxUID.is_compressed:
         return
     held = len(dataset[next(name for name in _PIXELS if name in dataset)].value)
-    # YBR 4:2:2 stores two of three samples; anything below that is cut.
-    if held * 8 * 3 < rows * columns * samples * bits * frames * 2:
+    # YBR 4:2:2 stores two of three samples.
+    stored = 2 if samples == 3 and text_of(dataset, "PhotometricInterpretation").endswith("422") else samples
+    if held * 8 < rows * columns * stored * bits * frames:
         raise UnusableSourceError(CUT)
 
 

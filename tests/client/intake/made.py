@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable
 from io import BytesIO
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 from PIL import Image, ImageDraw, ImageFont
-from pydicom.data import get_testdata_files
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 SR_CLASS = "1.2.840.10008.5.1.4.1.1.88.11"
+_NUMBERS = count(10**9)
 
 
 def header(*, patient: str = "MRN-4711", modality: str = "CT", **attributes: Any) -> Dataset:
@@ -23,7 +25,9 @@ def header(*, patient: str = "MRN-4711", modality: str = "CT", **attributes: Any
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.SOPClassUID = CT_CLASS
-    dataset.SOPInstanceUID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (generate_uid() for _ in range(3))
+    dataset.SOPInstanceUID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID = (
+        f"1.2.826.0.1.{next(_NUMBERS)}" for _ in range(3)
+    )
     dataset.PatientID, dataset.Modality = patient, modality
     for name, value in attributes.items():
         setattr(dataset, name, value)
@@ -74,9 +78,10 @@ def nested(dataset: Dataset, depth: int) -> Dataset:
     return dataset
 
 
-def samples() -> list[str]:
-    """Paths of the files that ship inside pydicom's own package."""
-    return sorted(path for path in get_testdata_files("*.dcm") if "dicomdirtests" not in path)
+def samples() -> list[Path]:
+    """The files that ship inside pydicom's own package; its own list of them would try to download more."""
+    folder = Path(pydicom.__file__).parent / "data"
+    return sorted(path for kind in ("test_files", "charset_files") for path in (folder / kind).glob("*.dcm"))
 
 
 def labelled(
