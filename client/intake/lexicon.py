@@ -4,8 +4,11 @@ import re
 from functools import cache, lru_cache
 from importlib.resources import files
 
-_COLOURS = "brown white black green gray grey young long short small low cross wall horn petit grand"
-ALSO_NAMES = frozenset(_COLOURS.split())
+_SURNAMES = (
+    "brown white black green gray grey young long short small low cross wall horn hall petit grand klein gross weiss "
+    "lang kurz jung rey"
+)
+ALSO_NAMES = frozenset(_SURNAMES.split())
 """Ordinary words that are common surnames too; with a capital inside a sentence they are taken for those."""
 _OF_NAMES = (
     "von van vom zu zum zur der den dem de del della di da do dos du d la le les las los el al bin ibn ben ten ter y"
@@ -15,11 +18,20 @@ PARTICLES = frozenset(_OF_NAMES.split())
 _OF_SENTENCES = "die das des l e and the of for und oder mit im in am an et en ou con para par pour"
 SMALL_WORDS = PARTICLES | frozenset(_OF_SENTENCES.split())
 """Alone and in small letters they tell of nobody, even when a header has them: "Hospital for Women"."""
+_ARTICLES = (
+    "der die das den dem des ein eine einen einem einer eines kein keine keinen keinem keiner keines im am ins zum zur "
+    "beim vom"
+)
+ARTICLES = frozenset(_ARTICLES.split())
+"""After these a German noun stands, also with an adjective between them; names do so but in familiar speech."""
+_PREPOSITIONS = "mit ohne bei nach von in an auf aus zu für durch unter über vor bis gegen um und oder sowie"
+PREPOSITIONS = frozenset(_PREPOSITIONS.split())
+"""After these a German noun stands when an adjective is between them."""
 _MEDICAL = (
     r"itis|itiden|os[ei]s|osen|om(?:as?|e[ns]?|s|ata|atosis|atose)?|oids?|therap(?:y|ies|ie|ien|ia)|genes(?:is|e)|pleg(?:ia|ie)|uria|urie|a?emi[ae]|ämien?|émie|ectom(?:y|ies|ie|ía)|ektomien?|gra(?:phy|phie|fie|fía)n?|"
     r"gram(?:s|m|me|mes|a|as|men)?|scop(?:y|ie|ia)|skopien?|plast(?:y|ie|ia|ik)|tom(?:y|ie|ía)|pat(?:hy|hie|ía|hies|hien)|"
     r"troph(?:y|ie)|plasi[ae]n?|sklerosen?|sten(?:os[ei]s?|osen)|ektasien?|ectas(?:is|es|ie|ia)|thorax|zelen?|celes?|megal(?:y|ie|ia)|"
-    r"lyse|lysis|zyt[eo]n?|cytes?|blast(?:s|en)?|penien?|penia|rrhag(?:e|ie|ia|ic)|algie|algia|manie|logie|logy|logía|metrie|metry"
+    r"[gmnrstz]ien|lyse|lysis|zyt[eo]n?|cytes?|blast(?:s|en)?|penien?|penia|rrhag(?:e|ie|ia|ic)|algie|algia|manie|logie|logy|logía|metrie|metry"
 )
 _NOUNS = (
     r"[st]ions?|[st]ionen|ci[óo]n(?:es)?|si[óo]n(?:es)?|ung|ungen|heit|heiten|keit|keiten|tät|täten|schaft|schaften|ismus|ismen|nisse?|"

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import regex
 
-from client.intake.lexicon import ALSO_NAMES, PARTICLES, SMALL_WORDS, is_eponym, is_ordinary
+from client.intake.lexicon import ALSO_NAMES, ARTICLES, PARTICLES, PREPOSITIONS, SMALL_WORDS, is_eponym, is_ordinary
 from client.intake.words import WORD
 
 Span = tuple[int, int, str]
@@ -20,7 +20,7 @@ _TITLE = regex.compile(
 )
 """After these stands a name, whatever word it is."""
 _WEAK = regex.compile(
-    r"M\.|Pr|PD|OA|OÄ|Don|Sr\.?|(?i:frau|fr\.|sister|schwester|doctora?|professor|docteur|madame|"
+    r"M\.|Pr|PD|OA|OÄ|Don|Sr\.?|(?i:fr\.|sister|schwester|doctora?|professor|docteur|madame|"
     r"oberarzt|oberärztin|chefarzt|assistenzarzt)"
 )
 """After these may stand another word."""
@@ -163,6 +163,10 @@ def _is_sure_of_low(trigger: str) -> bool:
 
 def _run(text: str, words: list[Word], place: int, *, is_sure: bool, is_low: bool) -> Span | None:
     """The name that begins at this word; None where it is none."""
+    begin = words[place].start
+    for _ in range(3):
+        if words[place].small in PARTICLES and place + 1 < len(words) and _touch(text, words[place], words[place + 1]):
+            place += 1
     first = words[place]
     if not first.is_capital:
         # Texts in small letters throughout write names so as well.
@@ -175,16 +179,21 @@ def _run(text: str, words: list[Word], place: int, *, is_sure: bool, is_low: boo
         return (first.start, first.end, "NAME") if is_name and len(first.text) > 1 else None
     run = [first]
     for word in words[place + 1 : place + _MOST]:
+        gap = text[run[-1].end : word.start]
         if not _touch(text, run[-1], word):
             break
-        if not (word.is_name_like or word.is_initial or (word.small in PARTICLES and not word.text.isupper())):
+        is_part = word.is_name_like or word.is_initial or (word.small in PARTICLES and not word.text.isupper())
+        # After a first name a word with a capital is the surname, whatever it means: Jürgen Stein, A. Hall.
+        is_last = word.text.istitle() and gap in (" ", "-", ". ") and (run == [first] or run[-1].small in PARTICLES)
+        if not (is_part or is_last):
             break
         run.append(word)
     while run and run[-1].small in PARTICLES and len(run[-1].text) > 1:
         run.pop()
-    if not run or not (is_sure or any(word.is_name_like for word in run)):
+    is_name = is_sure or any(word.is_name_like for word in run) or (first.is_initial and len(run) > 1)
+    if not run or not is_name:
         return None
-    return first.start, _possessive(text, run[-1].end), "NAME"
+    return begin, _possessive(text, run[-1].end), "NAME"
 
 
 def _initials(text: str, words: list[Word]) -> Iterator[Span]:
@@ -200,9 +209,20 @@ def doubtful_words(text: str, words: list[Word]) -> Iterator[Span]:
 
     A text without any capital says nothing of what is a name, and gives none.
     """
-    for word in words:
-        if word.is_capital and len(word.text) > 1 and _is_doubtful(text, word):
+    for place, word in enumerate(words):
+        if word.is_capital and len(word.text) > 1 and not _is_noun(text, words, place) and _is_doubtful(text, word):
             yield word.start, word.end, "NAME"
+
+
+def _is_noun(text: str, words: list[Word], place: int) -> bool:
+    """Whether the word stands where German has a noun: "die Hülle", "bei schwerer Form"."""
+    if place == 0 or text[words[place - 1].end : words[place].start] != " " or words[place].text.isupper():
+        return False
+    before = words[place - 1]
+    if before.small in ARTICLES and not before.text.isupper():
+        return True
+    is_bent = before.text.islower() and len(before.text) > 4 and before.text.endswith(("e", "en", "er", "es", "em"))
+    return is_bent and place > 1 and words[place - 2].small in ARTICLES | PREPOSITIONS
 
 
 def _is_loud(text: str, word: Word) -> bool:

@@ -16,7 +16,7 @@ _B, _E = r"(?<![\p{L}\p{N}])", r"(?![\p{L}\p{N}])"
 _CAP = r"\p{Lu}[\p{L}'\u2019\-]{1,40}+"
 _MONTH = (
     r"(?:jan(?:uary|uar|vier)?|jän(?:ner)?|ene(?:ro)?|feb(?:ruary|ruar|rero)?|févr?(?:ier)?|mar(?:ch|s|zo)?|märz|mrz|"
-    r"apr(?:il)?|avr(?:il)?|abr(?:il)?|mai|mayo|june?|juni|juin|junio|july?|juli|juil(?:let)?|julio|aug(?:ust)?|août|"
+    r"apr(?:il)?|avr(?:il)?|abr(?:il)?|mai|mayo?|june?|juni|juin|junio|july?|juli|juil(?:let)?|julio|aug(?:ust)?|août|"
     r"ago(?:sto)?|sept?(?:ember|embre|iembre)?|set(?:iembre)?|okt(?:ober)?|oct(?:ober|obre|ubre)?|nov(?:ember|embre|"
     r"iembre)?|dec(?:ember)?|dez(?:ember)?|déc(?:embre)?|dic(?:iembre)?)"
 )
@@ -54,13 +54,13 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         + r"\b\.?(?:,?(?:\s{1,3}|[\-/])(?:de |del )?"
         + _YEAR
         + "))",
-        _B + _DAY + r"\.?(?:\s|-)(?:of |de )?(?i:(?!mar\b|mai\b|set\b|nov\b)" + _MONTH + r")" + _E,
+        _B + _DAY + r"\.?(?:\s|-)(?:of |de )?(?i:(?!mar\b|may?\b|mai\b|set\b|nov\b)" + _MONTH + r")" + _E,
         _B + r"(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th|\.)? (?:May|Mai)" + _E,
         _B + r"(?i:" + _MONTH + r"\.?\s" + _DAY + r"(?:,?\s{1,3}" + _YEAR + "))" + _E,
-        _B + r"(?!set |mar )(?:(?i:(?!mai|mayo)" + _MONTH + r")|May)\.?\s" + _DAY + _E + r"(?!\s?[./]?\d)" + UNIT,
+        _B + r"(?!set |mar )(?:(?i:(?!mai|may)" + _MONTH + r")|May)\.?\s" + _DAY + _E + r"(?!\s?[./]?\d)" + UNIT,
         _B + r"(?i:(?:" + _MONTH + r"|may)\b\.?,?\s{1,3}(?:of |de |del )?" + _YEAR + r")" + _E,
         _B + r"(?:0?[1-9]|1[0-2])[/.]" + _YEAR + _E,
-        _B + r"(?i:am|vom|bis|seit|zum|ab|dem|den|und) (?:0?[1-9]|[12]\d|3[01])\.\s?(?:0?[1-9]|1[0-2])\.(?!\d)",
+        _B + r"(?i:am|vom|bis|seit|zum|ab|dem|den|und|mit) (?:0?[1-9]|[12]\d|3[01])\.\s?(?:0?[1-9]|1[0-2])\.(?!\d)",
         _B + r"(?i:on|dated|since|from|du|le|el|del|día) (?:0?[1-9]|[12]\d|3[01])/(?:0?[1-9]|[12]\d|3[01])(?![\d/.])",
         _B
         + r"(?i:in|since|from|of|dated|until|seit|von|vom|aus|bis|im jahre?|en|de|depuis|desde|del|año|année) \K"
@@ -88,6 +88,7 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         _B + r"[6789]\d{2}[\s.\-]\d{2,3}[\s.\-]\d{2,3}(?:[\s.\-]\d{2,3})?" + _E + UNIT,
         _B + r"\d{3}[\-. ]\d{3}[\-. ]\d{4}" + _E,
         _B + r"0\d{2,4} \d{3,4} ?\d{3,4}" + _E,
+        _B + r"[6-9]\d[ .]\d{3}[ .]\d{2}[ .]\d{2}" + _E + UNIT,
         _B + r"\d{3}-\d{4}" + _E,
         _B
         + r"(?i:tel(?:ephone|efon|éfono|éphone)?|phone|fax|mobile?|handy|móvil|portable|durchwahl|pager|beeper|bleep|"
@@ -107,17 +108,23 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         _B + r"(?=(?:[\-/]?\d){5})\d{1,9}(?:[\-/]\d{1,20}){1,15}" + _E + UNIT,
         _B + r"(?=(?:[.\-/]?\d){5})\d{1,20}(?:[.\-/]\d{1,20}){2,40}" + _E + UNIT,
         _B + r"(?i:mrn|medical record|patient(?:en)?[\s\-]?(?:id|nummer|nr)|pat[.\-]\s?(?:id|nr)|accession|acc|"
-        r"fall(?:nummer|[\s\-]?nr)|auftrag(?:snummer|s[\s\-]?nr)|nhc|historia(?: clínica)?|dossier|ipp|nip|nhs|ssn|insurance|"
-        r"versicherten(?:nummer|nr)|case|order|encounter|visit|episode|expediente|befund[\s\-]?nr|untersuchungs[\s\-]?nr)\b\.?"
+        r"fall(?:nummer|[\s\-]?nr)|auftrag(?:snummer|s[\s\-]?nr)|nhc|historia(?: clínica)?|dossier|ipp|nip|nhs|ssn|"
+        r"insurance|versicherten(?:nummer|nr)|case|order|encounter|visit|episode|expediente|befund[\s\-]?nr|untersuchungs[\s\-]?nr)\b\.?"
         r"(?:\s?(?:number|num|no|nr|n°|nº|id|#))?\.?\s?[:#=]?\s?\K(?=[\p{L}/.\-_]{0,12}\d)[\p{L}\d][\p{L}\d/.\-_]{2,40}",
     ),
     "ADDRESS": (
         _B + r"\d{1,5}[a-zA-Z]? (?:\p{Lu}[\p{L}'\u2019\-.]{0,30}\s){1,3}"
-        r"(?i:street|road|rd|avenue|ave|lane|drive|boulevard|blvd|court|way|square|terrace|crescent|close|parkway|highway|st\.)(?:,? (?:Apt|Suite|Unit|Flat)\.? \w{1,6})?"
-        + r"(?!\p{L})",
+        r"(?i:street|road|rd|avenue|ave|lane|drive|boulevard|blvd|court|way|square|terrace|crescent|close|parkway|highway|st\.)"
+        r"(?:,? (?:Apt|Suite|Unit|Flat)\.? \w{1,6})?" + r"(?!\p{L})",
+        _B + r"(?:\p{Lu}\p{L}{1,30}(?:er|en)? )?\p{Lu}[\p{L}\-]{0,30}?(?:[Ss]tra(?:ß|ss)e|[Ss]tr\.|[Ww]eg|"
+        r"[Gg]asse|[Pp]latz|[Aa]llee|[Rr]ing|[Dd]amm|[Uu]fer|[Cc]haussee|[Ss]teig) ?\d{1,4} ?[a-z]?(?!\p{L})",
         _B
-        + r"(?:\p{Lu}\p{L}{1,30}(?:er|en)? )?\p{Lu}[\p{L}\-]{0,30}?(?:[Ss]tra(?:ß|ss)e|[Ss]tr\.|[Ww]eg|[Gg]asse|[Pp]latz|"
-        r"[Aa]llee|[Rr]ing|[Dd]amm|[Uu]fer|[Cc]haussee|[Ss]teig) ?\d{1,4} ?[a-z]?(?!\p{L})",
+        + r"(?:"
+        + _CAP
+        + r" )?"
+        + _CAP
+        + r" (?:Stra(?:ß|ss)e|Str\.|Weg|Gasse|Platz|Allee|Ring|Damm|Ufer) \d{1,4}[a-z]?"
+        + _E,
         _B
         + r"(?:Am|An der|An den|Auf der|Auf dem|Im|In der|Zum|Zur|Unter den|Hinter der) "
         + _CAP
@@ -167,7 +174,8 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         + r"(?:[ \-]"
         + _CAP
         + r")?",
-        _B + r"(?:St\.?[ \-]?|Sankt[ \-])?" + _CAP + r"[ \-](?:Krankenhaus|Klinikum|Klinik|Spital|Hospital|Stift)" + _E,
+        _B + r"(?:St\.?[ \-]{0,2}|Sankt[ \-])?\p{Lu}[\p{L}\-]{1,40}?[ \-]"
+        r"(?:Krankenhaus|Klinikum|Klinik|Spital|Hospital|Stift)" + _E,
         _B + r"(?:Charité)(?:[ \u2013\-]{1,3}Universitätsmedizin Berlin)?",
         _B + r"(?i:hôpital|hôpitaux|chu|chru|chr|centre hospitalier|clinique|polyclinique|institut|maternité)"
         r"(?: (?i:universitaire|privé|régional|général|intercommunal))?(?:[ \-]|(?<=['\u2019]))(?:"

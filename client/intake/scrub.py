@@ -95,7 +95,7 @@ class _Page:
     @cached_property
     def _open(self) -> str:
         """The text with every placeholder made unreadable, at the same length."""
-        return regex.sub(patterns.PLACEHOLDER, lambda found: _HIDDEN * len(found[0]), self.text.replace(_HIDDEN, " "))
+        return str(regex.sub(patterns.PLACEHOLDER, lambda found: _HIDDEN * len(found[0]), self.text))
 
     @cached_property
     def _words(self) -> list[Word]:
