@@ -10,6 +10,7 @@ from client.intake.config import IntakeConfig
 from client.intake.identity import Pseudonyms
 from client.intake.reading import text_of, tolerant
 from client.intake.vocabulary import WORD
+from client.intake.words import plain, words_of
 
 BASIC, CLEAN_PIXELS, CLEAN_DESCRIPTORS, MODIFIED_DATES, CHARACTERISTICS = (
     ("113100", "Basic Application Confidentiality Profile"),
@@ -67,6 +68,8 @@ def identity_words(dataset: Dataset) -> frozenset[str]:
             elif element.VR == "PN" or element.keyword in _IDENTITY:
                 for part in parts_of(element):
                     found |= {str(part).strip().casefold(), *WORD.findall(str(part).casefold())}
+                    # A text may write MULLER for Müller; the digests of a word do not say that they are alike.
+                    found |= {form for word in words_of(str(part)) for form in (word, plain(word))}
     return frozenset(word for word in found if len(word) >= _LEAST_LETTERS)
 
 
