@@ -149,10 +149,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, NotMeasured):
         return {"not_measured": value.why}
     if isinstance(value, Skew):
-        return {"of": value.of, "by": value.by, "distance": round(value.distance, 6)} | {
-            name: {label: round(share, 6) for label, share in getattr(value, name).items()}
-            for name in ("here", "federation")
-        }
+        return {**vars(value), "distance": value.distance}
     if is_dataclass(value):
         plain = {part.name: to_plain(getattr(value, part.name)) for part in fields(value)}
         return {"kind": KIND, "version": VERSION, **plain} if isinstance(value, DataCard) else plain

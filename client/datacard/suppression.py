@@ -42,9 +42,7 @@ def withheld(cells: Mapping[str, Cell], smallest: int) -> frozenset[str]:
 def publish_table(cells: Mapping[str, Cell], smallest: int) -> dict[str, Published]:
     """The counts of a table as they may leave, by label."""
     hidden = withheld(cells, smallest)
-    return {
-        label: WITHHELD if label in hidden else rounded_down(cell.count, smallest) for label, cell in cells.items()
-    }
+    return {label: WITHHELD if label in hidden else rounded_down(cell.count, smallest) for label, cell in cells.items()}
 
 
 def publish_count(cell: Cell, smallest: int) -> Published:

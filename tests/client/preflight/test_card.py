@@ -1,0 +1,34 @@
+"""The data card in `mumc-site check`, in the words of the site's door."""
+
+from client.datacard.card import build
+from client.datacard.write import write_card
+from client.gate import CARD_REASONS
+
+
+def test_a_card_that_is_required_and_missing_keeps_the_site_from_taking_part(site):
+    site.limit(card="required")
+    found = site.find("card")
+    assert found.status == "fail"
+    assert found.what == CARD_REASONS["none"].partition("; ")[0]
+    assert found.remedy == f"look at the data and make its card: mumc-site card {site.root}"
+
+
+def test_a_card_of_the_data_as_it_is_passes_and_one_of_other_data_does_not(site):
+    site.limit(card="required")
+    write_card(site.root, build(site.root))
+    found = site.find("card")
+    assert (found.status, found.what) == ("pass", "of the data as it is")
+    with (site.root / "captions.jsonl").open("a") as file:
+        file.write("\n")
+    found = site.find("card")
+    assert (found.status, found.what) == ("fail", CARD_REASONS["stale"].partition("; ")[0])
+
+
+def test_where_none_is_required_none_is_missed_and_an_old_one_is_a_warning(site):
+    found = site.find("card")
+    assert (found.status, found.what) == ("pass", "none, and none is required (policy.runs.card)")
+    write_card(site.root, build(site.root))
+    with (site.root / "captions.jsonl").open("a") as file:
+        file.write("\n")
+    found = site.find("card")
+    assert (found.status, found.what) == ("warn", "the data has changed since its card was made")
