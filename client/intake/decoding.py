@@ -14,6 +14,9 @@ from client.intake.errors import UnusableSourceError
 from client.intake.reading import DAMAGED, IMPOSSIBLE, frames_in
 
 NO_DECODER = "compressed in a way that nothing here decodes (video, for instance)"
+_PLUGIN = "pylibjpeg"
+"""It decodes all that the others do. Of run lengths it alone stops where the header says that the image ends, and
+damaged streams made the process of gdcm die."""
 _JPEG, _JPEG2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 """Start of frame of every kind of JPEG, JPEG-LS being the last."""
@@ -24,26 +27,20 @@ def decoded(dataset: Dataset, index: int) -> npt.NDArray[Any]:
 
     Raises:
         UnusableSourceError: nothing here decodes it, or it is larger than the header says.
-        Exception: whatever a decoder makes of damaged data.
+        BaseException: whatever a decoder makes of damaged data; one in Rust panics with what is no `Exception`.
     """
     syntax = _transfer_syntax(dataset)
     if not syntax.is_encapsulated:
         return pixel_array(dataset, index=index)
-    try:
-        is_known = get_decoder(syntax).is_available
-    except NotImplementedError:
-        is_known = False
-    if not is_known:
+    if _PLUGIN not in _plugins(syntax):
         raise UnusableSourceError(NO_DECODER)
-    if syntax == RLELossless:
-        # Of its decoders this one alone stops where the header says that the image ends.
-        return pixel_array(dataset, index=index, decoding_plugin="pylibjpeg")
-    held = samples_of(get_frame(dataset.PixelData, index, number_of_frames=frames_in(dataset)))
-    if held is None:
-        raise UnusableSourceError(DAMAGED)
-    if held > dataset.Rows * dataset.Columns * dataset.SamplesPerPixel:
-        raise UnusableSourceError(IMPOSSIBLE)
-    return pixel_array(dataset, index=index)
+    if syntax != RLELossless:
+        held = samples_of(get_frame(dataset.PixelData, index, number_of_frames=frames_in(dataset)))
+        if held is None:
+            raise UnusableSourceError(DAMAGED)
+        if held > dataset.Rows * dataset.Columns * dataset.SamplesPerPixel:
+            raise UnusableSourceError(IMPOSSIBLE)
+    return pixel_array(dataset, index=index, decoding_plugin=_PLUGIN)
 
 
 def samples_of(frame: bytes) -> int | None:
@@ -78,6 +75,13 @@ def _of_jpeg2000(frame: bytes, start: int) -> int:
     right, bottom, left, top = unpack_from(">4L", frame, start + 8)
     (components,) = unpack_from(">H", frame, start + 40)
     return int((right - left) * (bottom - top) * components)
+
+
+def _plugins(syntax: UID) -> tuple[str, ...]:
+    try:
+        return tuple(get_decoder(syntax).available_plugins)
+    except NotImplementedError:
+        return ()
 
 
 def _transfer_syntax(dataset: Dataset) -> UID:

@@ -73,11 +73,11 @@ def tolerant() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except UnusableSourceError:
+    except (UnusableSourceError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except MemoryError:
         raise UnusableSourceError(GIANT) from None
-    except Exception:  # Lazy conversion raises anything at all, often quoting values.
+    except BaseException:  # Lazy conversion raises anything at all, often quoting values, and decoders in Rust panic.
         raise UnusableSourceError(DAMAGED) from None
     finally:
         pydicom.config.settings.reading_validation_mode = before

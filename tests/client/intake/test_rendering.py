@@ -247,7 +247,8 @@ def test_colour_samples_of_pydicom_look_as_pydicom_shows_them(name):
     path = pydicom.data.get_testdata_file(f"{name}.dcm")
     with open(path, "rb") as file:
         ((_, shown),) = render(parse(file.read(), CONFIG), CONFIG)
-    assert np.array_equal(shown, pydicom.pixels.pixel_array(path))
+    # pydicom takes another decoder, which rounds colours of lossy JPEG in its own way.
+    assert np.abs(shown.astype(int) - pydicom.pixels.pixel_array(path)).max() <= 3
 
 
 @settings(deadline=None)
