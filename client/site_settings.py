@@ -34,9 +34,13 @@ _SHOWN = {
 }
 
 
+_STRICTER = {"card": "required"}
+"""What a new site is given though the code's own default, which older sites live under, is looser."""
+
+
 def usual_limits() -> str:
     """The limits that most sites need to look at, with a word on every line; the others are in `RunLimits`."""
-    defaults = {field.name: field.default for field in fields(RunLimits)}
+    defaults = {field.name: field.default for field in fields(RunLimits)} | _STRICTER
     lines = [f"    {name}: {_inline(defaults[name])}  # {word}" for name, word in _SHOWN.items()]
     return "\n".join(["  runs:  # what a run may ask of this site", *lines]) + "\n"
 

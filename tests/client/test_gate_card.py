@@ -54,21 +54,30 @@ def test_the_reason_is_fixed_beforehand_and_told_to_the_server(folder):
     assert str(folder) not in str(error)
 
 
-def test_no_order_that_trains_is_followed_before_there_is_a_card_and_then_it_is(federation):
+def answer(federation, order):
+    record = federation.sealed(federation.post(), order)
+    return reply_from_record(federation.ask(record, message_type=order.action))[0]
+
+
+@pytest.mark.parametrize("action", ["pretrain", "finetune"])
+def test_no_order_that_trains_is_followed_without_a_card(federation, action):
+    federation.limit(card="required")
+    found = answer(federation, getattr(federation.run, action)())
+    assert found == Refusal(code="policy_card", text=CARD_REASONS["none"])
+
+
+def test_a_rehearsal_opens_no_data_and_needs_no_card(federation):
+    federation.limit(card="required")
+    assert isinstance(answer(federation, federation.run.rehearse()), Report)
+
+
+def test_orders_are_followed_while_the_card_is_of_the_data(federation):
     root = federation.sites["north"]
     federation.limit(card="required")
-
-    def answers(order):
-        record = federation.sealed(federation.post(), order)
-        return reply_from_record(federation.ask(record, message_type=order.action))[0]
-
-    for order in (federation.run.pretrain(), federation.run.finetune()):
-        assert answers(order) == Refusal(code="policy_card", text=CARD_REASONS["none"]), order.action
-    assert isinstance(answers(federation.run.rehearse()), Report)
     write_card(root, build(root))
-    assert isinstance(answers(federation.run.pretrain()), Report)
+    assert isinstance(answer(federation, federation.run.pretrain()), Report)
     change(root)
-    assert answers(federation.run.pretrain(2)) == Refusal(code="policy_card", text=CARD_REASONS["stale"])
+    assert answer(federation, federation.run.pretrain(2)) == Refusal(code="policy_card", text=CARD_REASONS["stale"])
 
 
 def test_a_word_that_is_no_limit_is_refused():

@@ -95,7 +95,7 @@ def test_init_adds_keys_and_limits_to_an_imported_site_and_leaves_its_settings(c
     before = (folder / "site.yaml").read_bytes()
     call("init", folder)
     assert (folder / "site.yaml").read_bytes().startswith(before)
-    assert read_site_config(folder).policy.runs == RunLimits()
+    assert read_site_config(folder).policy.runs == RunLimits(card="required")
     assert SiteKeys.open(folder).exists
 
 

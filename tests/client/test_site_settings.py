@@ -11,10 +11,10 @@ OWN = "# our own\nname: north  # a pseudonym\n"
 POLICY = {"epsilon": 3.0, "deltas": [1e-5, 1e-6], "signature": "5" * 128}
 
 
-def test_the_usual_limits_are_those_that_the_code_knows(tmp_path):
+def test_the_usual_limits_are_those_that_the_code_knows_and_ask_for_a_card(tmp_path):
     (tmp_path / "site.yaml").write_text(OWN)
     assert write_limits(tmp_path) == tmp_path / "site.yaml"
-    assert read_site_config(tmp_path).policy.runs == RunLimits()
+    assert read_site_config(tmp_path).policy.runs == RunLimits(card="required")
     assert (tmp_path / "site.yaml").read_text().startswith(OWN)
 
 

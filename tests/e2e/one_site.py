@@ -33,6 +33,7 @@ def found(place, address, *, port=0, host="127.0.0.1", sites="sites", plant=lamb
     change(hub / "federation.yaml", '"127.0.0.1"', f'"{host}"')
     call("mumc-site", "init", site, "--units", 30)
     change(site / "site.yaml", "secure_aggregation: required", "secure_aggregation: allowed")
+    call("mumc-site", "card", site)
     call("mumc-server", "enroll", hub, site / f"enrolment-{SITE}.json", "--yes")
     call("mumc-site", "join", site, hub / "sites" / f"{SITE}.join.json", "--yes")
     return SimpleNamespace(place=place, hub=hub, site=site)

@@ -71,6 +71,7 @@ def _found(hub, folders):
         call("mumc-site", "init", folder, "--units", 30)
         limits = folder / "site.yaml"
         limits.write_text(limits.read_text().replace("colluding: 1", "colluding: 0"))
+        call("mumc-site", "card", folder)
     for site in SITES:
         call("mumc-server", "enroll", hub, folders[site] / f"enrolment-{site}.json", "--yes")
     for site in SITES:

@@ -44,7 +44,7 @@ def test_a_site_that_is_fit_ends_with_zero_and_one_that_is_not_with_one(check, c
     assert "FAILED" not in said
     connected.limit(max_steps=1)
     said = check(connected.root, "--run", tiny_run, expect=1)
-    assert said.splitlines()[-1] == "not fit to take part: 19 ok, 1 failed"
+    assert said.splitlines()[-1] == "not fit to take part: 20 ok, 1 failed"
     words = " ".join(said.split())
     assert (
         "FAILED policy the run would be refused: the order's steps is 2, and this site allows at most 1 "
@@ -55,7 +55,7 @@ def test_a_site_that_is_fit_ends_with_zero_and_one_that_is_not_with_one(check, c
 
 def test_warnings_do_not_keep_a_site_from_taking_part(check, connected, tiny_run):
     connected.limit(memory_gib=100_000)
-    assert check(connected.root, "--run", tiny_run).splitlines()[-1] == "fit to take part: 19 ok, 1 warning"
+    assert check(connected.root, "--run", tiny_run).splitlines()[-1] == "fit to take part: 20 ok, 1 warning"
 
 
 def test_the_report_has_one_entry_a_check_of_one_form(check, connected, tiny_run):
@@ -69,8 +69,15 @@ def test_the_report_has_one_entry_a_check_of_one_form(check, connected, tiny_run
         "checks": list,
     }
     assert (report["kind"], report["version"], report["fit"]) == ("mumc-site check", 1, False)
-    names = "python packages settings state data duplicates patients ledger keys log enrolment dns tcp tls clock server"
-    assert [entry["name"] for entry in report["checks"]] == [*names.split(), "policy", "device", "memory", "disk"]
+    names = "python packages settings state data duplicates patients card ledger keys log enrolment dns tcp tls clock"
+    assert [entry["name"] for entry in report["checks"]] == [
+        *names.split(),
+        "server",
+        "policy",
+        "device",
+        "memory",
+        "disk",
+    ]
     for entry in report["checks"]:
         assert {key: type(value) for key, value in entry.items()} == {
             "name": str,
