@@ -28,11 +28,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mumc_model.answerer import Answerer
-from mumc_model.answering import right_candidates, weigh_questions
+from mumc_model.answering import right_candidates
 from mumc_model.conformal import AnswerSets, scores
 from mumc_model.data.records import read_site
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.transforms import normalise
+from mumc_model.ensemble import weigh_together
 from mumc_model.familiarity import Gate, image_features, question_features
 from mumc_model.trust import features
 
@@ -95,10 +96,7 @@ def _referred(found: Gate, image_BE: Tensor, word_BE: Tensor) -> float:
 
 
 def _scores(answerer: Answerer, samples: VqaSamples) -> Pixels:
-    types = [answerer.trust.types.guess(question) for question in samples.questions]
-    probability_NK = weigh_questions(
-        answerer.model, answerer.candidates, samples, device=CPU, calibration=answerer.calibration, types=types
-    )
+    probability_NK = weigh_together(answerer, samples, device=CPU, calibration=answerer.calibration)
     return scores(probability_NK, right_candidates(answerer.texts, samples))
 
 

@@ -22,6 +22,7 @@ from mumc_model.conformal import RISK
 from mumc_model.device import choose_device
 from mumc_model.errors import DataError
 from mumc_model.familiarity import LEVEL
+from mumc_model.members import further_members
 from mumc_model.reply import Reply
 from protocol.errors import SigningError
 from protocol.keyfiles import read_secret, write_secret
@@ -131,10 +132,17 @@ def opened_model(root: Path, model: Path | None = None) -> tuple[Answerer, str]:
 
 @lru_cache(maxsize=1)
 def _opened(folder: Path, stamp: int) -> tuple[Answerer, str]:
-    """The model in a folder, opened once for as long as it stays as it is, and the digest of its weights."""
-    with (folder / "model.safetensors").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Answerer.open(folder), digest
+    """The model in a folder, opened once for as long as it stays as it is, and the digest of its weights.
+
+    Of an ensemble it is the digest of the digests of its members, one after the other.
+    """
+    found = [_file_digest(member / "model.safetensors") for member in (folder, *further_members(folder))]
+    return Answerer.open(folder), found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _secret(keys: SiteKeys) -> bytes:

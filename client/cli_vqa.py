@@ -59,7 +59,10 @@ def finetune(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Hydra overrides: finetune=mumc finetune.steps=500 ...")
     ] = None,
-    model: Annotated[Path, typer.Option(help="Model folder with encoders.")] = Path(),
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(help="Model folder with encoders; repeatable, and then an ensemble of one model from each."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the answering model goes, if not into the site.")] = None,
     seed: Annotated[int, typer.Option(help="Of batches and dropout; without meaning under --private.")] = 0,
     private: Annotated[
@@ -70,16 +73,20 @@ def finetune(
     ] = None,
 ) -> None:
     """Teach encoders to answer this site's questions. The model stays at the site, unless it is trained --private."""
+    from client.ensemble import finetune_members
     from client.site import open_folder
-    from client.vqa import OWN_MODEL, finetune_here
+    from client.vqa import OWN_MODEL
 
+    models = model or [Path()]
     if answers and not private:
         raise typer.BadParameter("--answers is for --private; without it the site's training answers are the list")
     if private and out is None:
         raise typer.BadParameter("--private makes a model that may leave; say where it goes with --out")
+    if private and len(models) > 1:
+        raise typer.BadParameter("--private trains one model, and each more would be charged; give one --model")
     console = Console()
     if private and out is not None:
-        _finetune_to_leave(console, site, model, out, overrides or [], answers)
+        _finetune_to_leave(console, site, models[0], out, overrides or [], answers)
         return
     opened, out = open_folder(site), out or site / OWN_MODEL
     with _progress(console) as progress:
@@ -91,14 +98,16 @@ def finetune(
         def on_start(steps: int) -> None:
             progress.update(task, total=steps)
 
-        result = finetune_here(opened, model, out, overrides or [], seed, on_step=on_step, on_start=on_start)
-    accuracy = result.validation_accuracy
-    found = "unknown" if accuracy is None else f"{100 * accuracy:.1f} %"
-    console.print(
-        f"right on validation: {found}; kept step {result.best_step}: {result.selection}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        results = finetune_members(opened, models, out, overrides or [], seed, on_step=on_step, on_start=on_start)
+    for place, result in enumerate(results, 1):
+        accuracy = result.validation_accuracy
+        found = "unknown" if accuracy is None else f"{100 * accuracy:.1f} %"
+        member = f"member {place}: " if len(results) > 1 else ""
+        console.print(
+            f"{member}right on validation: {found}; kept step {result.best_step}: {result.selection}",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"answering model in {out}; next: mumc-site evaluate {site}", highlight=False, soft_wrap=True)
 
 
@@ -236,11 +245,14 @@ def _show_where(
 ) -> None:
     """The part of `ask` that draws."""
     from client.where import show_where
+    from mumc_model.members import further_members
     from mumc_model.overlay import LABEL
 
     shown = show_where(model, image, question, out, answer=answer, method=by, device=device)
     words = ", ".join(f"{word} {100 * weight:.0f} %" for word, weight in shown.words)
     console.print(f"{LABEL}: {out}", highlight=False, soft_wrap=True)
+    if further_members(model):
+        console.print("an ensemble answers here, and this is where its first member looked", soft_wrap=True)
     console.print(f"for {shown.answer!r}, by {by}; weight of the words: {words}", highlight=False, soft_wrap=True)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ from client.asking import OWN_MODEL
 from client.site import Site
 from configs.compose import compose
 from configs.loader import load
-from mumc_model.answerer import Answerer, Reply, keep_measured, lists_answers, read_image, reply
-from mumc_model.answering import answer_rows, generate_answers, weigh_questions
+from mumc_model.answerer import SEVERAL, Answerer, Reply, keep_measured, lists_answers, read_image, reply
+from mumc_model.answering import answer_rows, generate_answers
 from mumc_model.calibration import Calibration
 from mumc_model.candidates import Scoring
 from mumc_model.config import FinetuneConfig, Recipe
@@ -22,10 +22,12 @@ from mumc_model.conformal import RISK
 from mumc_model.data.files import write_atomically
 from mumc_model.data.samples import VqaSamples
 from mumc_model.device import choose_device
+from mumc_model.ensemble import weigh_together
 from mumc_model.errors import ConfigError, DataError
 from mumc_model.evaluate import AnswerRow
 from mumc_model.finetune import FinetuneResult, OnStep, VqaData, finetune
 from mumc_model.model import MumcModel
+from mumc_model.model_card import Facts
 from mumc_model.normalise import normalise_answer
 from mumc_model.pretrained import kind_of, load_tokenizer, read_config
 from mumc_model.retrieval import retrieve
@@ -71,6 +73,31 @@ def finetune_here(
         CheckpointError: the folder holds no encoders.
         DataError: the site has no training questions.
     """
+    member = learn_here(site, model_folder, overrides, seed, on_start=on_start, on_step=on_step)
+    member.answerer.save(out, member.facts)
+    return member.result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What fine-tuning came to, before it is kept anywhere."""
+
+    answerer: Answerer
+    result: FinetuneResult
+    data: VqaData
+    facts: Facts
+
+
+def learn_here(
+    site: Site,
+    model_folder: Path,
+    overrides: Sequence[str],
+    seed: int,
+    *,
+    on_start: Callable[[int], None] = lambda steps: None,
+    on_step: OnStep | None = None,
+) -> Learned:
+    """The answering model that pre-trained encoders become at the site, as `finetune_here` says; nothing is written."""
     settings = load(FinetuneConfig, compose("run", overrides)["recipe"]["finetune"], "finetune")
     model, tokenizer = MumcModel.from_pretrained(model_folder), load_tokenizer(model_folder)
     size = settings.image_size or model.config.vision.image_size
@@ -94,7 +121,7 @@ def finetune_here(
         train=data.train,
         validation=data.val,
         device=site.device,
-        curve=_curve(model_folder),
+        curve=curve_beside(model_folder),
     )
     answerer = Answerer(
         model=result.model,
@@ -105,11 +132,10 @@ def finetune_here(
     )
     facts = {"started from": read_config(model_folder).get("facts", {}).get("run", "a model folder")}
     facts |= {"training questions": result.examples, "answers": len(answerer.texts), "selection": result.selection}
-    answerer.save(out, facts)
-    return result
+    return Learned(answerer=answerer, result=result, data=data, facts=facts)
 
 
-def _curve(model_folder: Path) -> tuple[float, ...]:
+def curve_beside(model_folder: Path) -> tuple[float, ...]:
     """What other sites' models scored on their questions, if it stands beside the encoders."""
     path = model_folder / SCORES_FILE
     return from_json(path.read_text(encoding="utf-8")).share if path.is_file() else ()
@@ -138,7 +164,7 @@ def evaluate_here(
     """
     normalise_answer("", normaliser)
     answers = _examiner(site, model_folder, method, normaliser, scoring, split)
-    on_start(len(answers.samples) * (1 + len(VIEWS)))
+    on_start(len(answers.samples) * (1 + len(VIEWS)) * answers.members)
     rows = answers.look("real", on_answered)
     on_rows(rows)
     found = Evaluated(
@@ -232,6 +258,9 @@ class _AnsweringExaminer:
         if not self._answerer.texts and (method == "rank" or not lists_answers(folder)):
             self._answerer = replace(self._answerer, texts=_training_answers(site))
         self.method = method or self._answerer.method
+        self.members = len(self._answerer.models)
+        if self.members > 1 and self.method == "generate":
+            raise ConfigError(SEVERAL)
         ranks = self.method == "rank"
         self.texts = self._answerer.texts if ranks else ()
         self._calibration = self._answerer.calibration if ranks and scoring == "mean" else Calibration()
@@ -256,16 +285,13 @@ class _AnsweringExaminer:
                 view=view,
                 on_answered=on_answered,
             )
-        trust = answerer.trust
-        probability_NK = weigh_questions(
-            answerer.model,
-            answerer.candidates,
+        probability_NK = weigh_together(
+            answerer,
             self.samples,
             device=device,
             precision=precision,
             scoring=self._scoring,
             calibration=self._calibration,
-            types=[trust.types.guess(question) for question in self.samples.questions],
             view=view,
             on_answered=on_answered,
         )
@@ -274,7 +300,7 @@ class _AnsweringExaminer:
                 answerer.model,
                 self.texts,
                 self._calibration,
-                trust,
+                answerer.trust,
                 probability_NK,
                 self.samples,
                 device=device,
@@ -286,7 +312,7 @@ class _AnsweringExaminer:
 class _MatchingExaminer:
     """Answers a split with encoders alone: which training answer, after the question, matches the image?"""
 
-    method, threshold, trust_score = "zero-shot", 0.0, None
+    method, threshold, trust_score, members = "zero-shot", 0.0, None, 1
 
     def __init__(self, site: Site, folder: Path, normaliser: str, split: str) -> None:
         self._site, self._normaliser = site, normaliser

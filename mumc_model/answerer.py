@@ -1,9 +1,10 @@
 """A site's answering model with all it needs to answer: tokenizer, answer list, calibration. One folder; it stays here.
 
-Dimensions: K candidates, L tokens.
+Dimensions: M members, K candidates, L tokens.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +22,10 @@ from mumc_model.data.images import UnusableImageError
 from mumc_model.data.pixels import decode_square
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.data.transforms import normalise
-from mumc_model.errors import CheckpointError, DataError
+from mumc_model.errors import CheckpointError, ConfigError, DataError
 from mumc_model.familiarity import LEVEL, Gate, image_features, question_features
 from mumc_model.generate import generate
+from mumc_model.members import forget_members, further_members, list_members, member_folder
 from mumc_model.model_card import Facts
 from mumc_model.pretrained import load_tokenizer
 from mumc_model.reply import NONE_OF_THESE, Familiarity, Reply, reply
@@ -36,13 +38,14 @@ GATE_FILE = "familiarity.safetensors"
 """Features of the site's training images and questions; a model that may leave has none."""
 MEASURED_FILE = "measured.json"
 """Right answers by confidence, once the test split was evaluated."""
+SEVERAL = "an ensemble answers by the mean over its list, and has no words of its own; leave --method generate out"
 
-__all__ = ["NONE_OF_THESE", "Answerer", "Reply", "keep_measured", "lists_answers", "read_image", "reply"]
+__all__ = ["NONE_OF_THESE", "Answerer", "Reply", "keep_measured", "lists_answers", "mean_of", "read_image", "reply"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answerer:
-    """An answering model, ready to be asked."""
+    """An answering model, or an ensemble of several, ready to be asked."""
 
     model: VqaModel
     tokenizer: Tokenizer
@@ -51,6 +54,14 @@ class Answerer:
     calibration: Calibration = field(default_factory=Calibration)
     trust: Trust = field(default_factory=Trust)
     """What validation taught about how far to believe it."""
+    others: tuple["Answerer", ...] = ()
+    """Further members of an ensemble. The mean of all members' probabilities is what counts, and calibration and trust
+    are those of the mean; what the others know of themselves alone does not count here."""
+
+    @property
+    def models(self) -> tuple[VqaModel, ...]:
+        """The model of each member, the first being the one that an explanation looks at."""
+        return self.model, *(other.model for other in self.others)
 
     @property
     def method(self) -> str:
@@ -71,9 +82,13 @@ class Answerer:
             )
         return Candidates.build(self.texts, *self.tokenizer.answers(self.texts, self.model.finetune.answer_tokens))
 
-    def save(self, folder: str | Path, facts: Facts | None = None) -> None:
-        """Write the model's folder with the answer list in it; nothing of an earlier model's validation stays there."""
+    def save(self, folder: str | Path, facts: Facts | None = None, others: Sequence[Facts] = ()) -> None:
+        """Write the model's folder with the answer list in it; nothing of an earlier model's validation stays there.
+
+        `others` are the facts of an ensemble's further members, which lie in folders of their own in it.
+        """
         place, trust = Path(folder), self.trust
+        forget_members(place)
         for stale in (GATE_FILE, MEASURED_FILE):
             (place / stale).unlink(missing_ok=True)
         answers: dict[str, Any] = {"answers": list(self.texts), "calibration": asdict(self.calibration)}
@@ -83,6 +98,10 @@ class Answerer:
         write_atomically(place / ANSWERS_FILE, content.encode())
         if trust.gate:
             save_weights(place / GATE_FILE, trust.gate.tensors())
+        for number, other in enumerate(self.others, 2):
+            other.save(member_folder(place, number), others[number - 2] if others else None)
+        if self.others:
+            list_members(place, 1 + len(self.others))
         self.model.save_pretrained(folder, tokenizer=self.tokenizer, facts=facts)
 
     @classmethod
@@ -104,7 +123,14 @@ class Answerer:
             raise CheckpointError(f"{ANSWERS_FILE} of {path.parent.name} is damaged; fine-tune again") from error
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise CheckpointError(f"{ANSWERS_FILE} of {path.parent.name} lists no texts; fine-tune again")
-        return cls(model=model, tokenizer=tokenizer, texts=tuple(texts), calibration=calibration, trust=trust)
+        return cls(
+            model=model,
+            tokenizer=tokenizer,
+            texts=tuple(texts),
+            calibration=calibration,
+            trust=trust,
+            others=tuple(cls.open(member) for member in further_members(path.parent)),
+        )
 
     def ask(
         self,
@@ -126,8 +152,10 @@ class Answerer:
 
         Raises:
             DataError: the image cannot be read, or there is no list to rank.
-            ConfigError: the risk is not between 0 and 1.
+            ConfigError: the risk is not between 0 and 1, or an ensemble is to answer in words of its own.
         """
+        if method == "generate" and self.others:
+            raise ConfigError(SEVERAL)
         pixels_1CHW = read_image(image, self.model.visual_encoder.config.image_size)
         if method == "generate":
             return self._generate(pixels_1CHW, question, device, beams)
@@ -158,15 +186,26 @@ class Answerer:
         Raises:
             DataError: there is no list to rank.
         """
-        candidates = self.candidates
+        candidates = self.candidates.to(device)
         token_1SD, hidden_1LD, mask_1L = self._read(pixels_1CHW, question, device)
-        state_1LD = self.model.text_encoder.fuse(hidden_1LD, mask_1L, token_1SD)
-        probability_1K = self.model.rank(state_1LD, mask_1L, candidates.to(device)).float().cpu()
+        each = [self._ranked(candidates, token_1SD, hidden_1LD, mask_1L)]
+        each += [other._ranked(candidates, *other._read(pixels_1CHW, question, device)) for other in self.others]
+        probability_1K = mean_of(each)
         kind = question_type or self.trust.types.guess(question)
         calibrated_K = self.calibration.apply(probability_1K, [kind])[0]
         found = replace(reply(self.texts, calibrated_K, self.calibration.threshold, top), question_type=kind)
+        if self.others:
+            first = sum(int(own_1K.argmax() == probability_1K.argmax()) for own_1K in each)
+            found = replace(found, members=len(each), agreement=first / len(each))
         familiarity = self._familiarity(pixels_1CHW.to(device), hidden_1LD, mask_1L, level)
         return self.trust.judged(found, self.texts, calibrated_K, risk=risk, familiarity=familiarity)
+
+    def _ranked(
+        self, candidates: Candidates, token_1SD: torch.Tensor, hidden_1LD: torch.Tensor, mask_1L: torch.Tensor
+    ) -> torch.Tensor:
+        """This member's own probability 1K of each candidate, before calibration."""
+        state_1LD = self.model.text_encoder.fuse(hidden_1LD, mask_1L, token_1SD)
+        return self.model.rank(state_1LD, mask_1L, candidates).float().cpu()
 
     def _read(
         self, pixels_1CHW: torch.Tensor, question: str, device: torch.device
@@ -210,6 +249,11 @@ class Answerer:
             beams=beams,
         )
         return Reply(answers=((self.tokenizer.decode(found.ids[0]), float(found.probability_B[0])),))
+
+
+def mean_of(each: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean of the members' probabilities; of equal ones it is the same to the bit."""
+    return torch.stack([probability.double() for probability in each]).mean(0).float()
 
 
 def _open_trust(folder: Path, values: Any) -> Trust:

@@ -48,6 +48,10 @@ class Reply:
     guarantee: str = ""
     """What the short list promises, and the limits of that."""
     familiarity: Familiarity | None = None
+    members: int = 1
+    """Models whose mean this is."""
+    agreement: float | None = None
+    """The share of members whose own first answer this is, too; None of a single model."""
 
     @property
     def answer(self) -> str:
@@ -75,6 +79,8 @@ class Reply:
             "referral": self.referral,
             "accuracy": self.accuracy.to_dict() if self.accuracy else None,
             "guarantee": self.guarantee,
+            "members": self.members,
+            "agreement": self.agreement,
             "familiarity": vars(self.familiarity).copy() if self.familiarity else None,
         }
 

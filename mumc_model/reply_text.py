@@ -21,12 +21,22 @@ def show(found: Reply, console: Console, blank: Reply | None = None) -> None:
     console.print(table)
     if blank:
         say(f"on a blank image it answers: {blank.answers[0][0]}, {_percent(blank.answers[0][1])}")
+    if agreed := agreement(found):
+        say(agreed)
     if found.accuracy:
         say(f"{found.accuracy}")
     if found.threshold and len(found.shortlist) < 2:
         say(f"below {100 * found.threshold:.0f} % the answer is none of these (chosen on validation)")
     if found.guarantee:
         say(found.guarantee)
+
+
+def agreement(found: Reply) -> str:
+    """How many members of an ensemble agree on the first answer, in a line; empty of a single model."""
+    if found.agreement is None:
+        return ""
+    agreed = round(found.agreement * found.members)
+    return f"{agreed} of {found.members} members give {found.answers[0][0]} as their own first answer"
 
 
 def headline(found: Reply) -> str:

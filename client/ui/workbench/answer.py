@@ -3,6 +3,7 @@
 from client.asking import Asked
 from client.ui.look import blank, paragraph, shares
 from mumc_model.reply import Reply
+from mumc_model.reply_text import agreement
 
 ABOUT_SAME = 0.1
 """Probabilities that differ by no more than this count as about the same."""
@@ -14,6 +15,7 @@ def answer_html(asked: Asked) -> str:
     return "".join(
         [
             *_headline(found),
+            *([paragraph(f"{agreed}.")] if (agreed := agreement(found)) else []),
             paragraph(_accuracy(found)),
             _answers(asked),
             *_without_image(asked),

@@ -45,6 +45,8 @@ def looked_html(
         _shown(image).save(small)
         drawn = overlay(small, found)
     caption = f"{LABEL}: for the answer “{found.answer}”, by {found.method}; bright is much, dark is little"
+    if answerer.others:
+        caption += "; an ensemble answers, and this is its first member"
     alt = f"study {name}, with heat where the model looked for the answer {found.answer}"
     return (
         picture(_bytes(drawn), alt, caption)
