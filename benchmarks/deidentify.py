@@ -7,7 +7,13 @@ text    made-up reports in English, German, French and Spanish (`planted/reports
         `held_back_clean`: reports and real texts without any identifier that wait all the same; real texts are
         captions of VQA-Med 2019 and questions with answers of SLAKE, validation and test sets (MED_VQA_DATA).
 
-python benchmarks/deidentify.py [--json] [--parts text] [--reports 600] [--seed 0]
+headers an identifier in each attribute of DICOM's dictionary that can hold one (`planted/headers.py`): at the top, one
+        and two sequences deep, and in private attributes of every kind. `gone`: nothing of it is left in the header.
+pixels  an identifier burned into pictures (`planted/pixels.py`), also into slices of SLAKE where it is here.
+        `painted`: nine tenths of its letters are; `caught`: painted, or the picture waits. Then real pictures of SLAKE
+        and VQA-RAD as they are: many of VQA-RAD do carry text, those of SLAKE carry markers at most.
+
+python benchmarks/deidentify.py [--json] [--parts text,headers,pixels] [--reports 600] [--pictures 300] [--seed 0]
 """
 
 import argparse
@@ -15,19 +21,31 @@ import json
 import os
 import random
 import sys
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+from PIL import Image
+from planted import headers, pixels
 from planted.reports import INNOCENT, Report, make
 
+from client.intake import burned_in
 from client.intake.config import IntakeConfig
+from client.intake.deidentify import deidentify
+from client.intake.identity import Pseudonyms
+from client.intake.reading import parse
 from client.intake.scrub import Scrubber, words_of
 
 DATA = Path(os.environ.get("MED_VQA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SHOWN = 12
+BLANK_SLICES = [
+    f"slake/imgs/xmlab{number}/source.jpg" for number in (453, 135, 57, 546, 428, 226, 91, 233, 402, 603, 39)
+]
+"""Slices in which no text was seen."""
 
 
 def text_part(reports: int, seed: int) -> dict[str, Any]:
@@ -104,7 +122,57 @@ def _captions(folder: Path) -> list[str]:
     return [", ".join(parts) for parts in answers.values()]
 
 
-PARTS = {"text": lambda options: text_part(options.reports, options.seed)}
+def headers_part() -> dict[str, Any]:
+    planted, gone, missed = Counter[str](), Counter[str](), list[str]()
+    for place, kind, keyword, content in headers.make():
+        dataset = parse(content, IntakeConfig())
+        clean = deidentify(dataset, Pseudonyms(bytes(32)), IntakeConfig(), pixels_examined=False)
+        told = json.dumps(clean.to_json_dict()).casefold()
+        is_gone = not any(word in told for word in headers.TELL_TALE)
+        for group in (place, f"{place}, {kind}"):
+            planted[group] += 1
+            gone[group] += is_gone
+        missed += [] if is_gone else [f"{place}: {keyword}"]
+    kinds = {group: {"planted": planted[group], "gone": gone[group]} for group in sorted(planted)}
+    return {"kinds": kinds, "missed": missed[:SHOWN]}
+
+
+def pixels_part(pictures: int, seed: int) -> dict[str, Any]:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    missed, nothing = [], burned_in.Hint(reason="")
+    for made in pixels.make(pictures, seed, [DATA / path for path in BLANK_SLICES if (DATA / path).is_file()]):
+        found = burned_in.examine(made.pixels, nothing, IntakeConfig())
+        changed = (found.pixels != made.pixels)[made.letters & (made.pixels != 0)]
+        is_painted = found.verdict == "redacted" and (not changed.size or changed.mean() >= 0.9)
+        is_caught = is_painted or found.verdict == "waiting"
+        facts = {"kind": made.kind, "size": made.size, "ground": made.ground, "tone": made.tone, "place": made.place}
+        for group in ("all", *(f"{name} {value}" for name, value in facts.items()), f"turned {made.turned}"):
+            counts[group] += Counter(planted=1, painted=int(is_painted), caught=int(is_caught))
+        missed += [] if is_caught else [{"text": made.text, "turned": made.turned, **facts}]
+    return {"planted": {name: dict(counts[name]) for name in sorted(counts)}, "missed": missed} | _as_they_are(seed)
+
+
+def _as_they_are(seed: int) -> dict[str, Any]:
+    """Verdicts on real pictures, and the seconds of one core that looking through one took."""
+    found = {}
+    for name, pattern, count in (("slake", "slake/imgs/*/source.jpg", 40), ("vqa_rad", "vqa_rad/images/*.jpg", 20)):
+        paths = sorted(DATA.glob(pattern))
+        verdicts, start = Counter[str](), time.process_time()
+        chosen = random.Random(seed).sample(paths, min(count, len(paths)))
+        for path in chosen:
+            with Image.open(path) as image:
+                grey = np.asarray(image.convert("L"))
+            verdicts[burned_in.examine(grey, burned_in.Hint(reason=""), IntakeConfig()).verdict] += 1
+        if chosen:
+            found[name] = {**verdicts, "seconds_each": round((time.process_time() - start) / len(chosen), 2)}
+    return {"as_they_are": found}
+
+
+PARTS = {
+    "text": lambda options: text_part(options.reports, options.seed),
+    "headers": lambda options: headers_part(),
+    "pixels": lambda options: pixels_part(options.pictures, options.seed),
+}
 
 
 def main() -> None:
@@ -112,6 +180,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--reports", type=int, default=600)
+    parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     found = {name: PARTS[name](options) for name in options.parts.split(",")}

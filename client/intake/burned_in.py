@@ -30,13 +30,19 @@ _SCREENS = ("SCREEN SAVE", "SCREENSHOT", "SCREEN_SAVE")
 
 READ_SIDE = (640, 1600)
 """Pixels of the longer side at which text is looked for: smaller images are enlarged, larger ones made smaller."""
+_RIM = 40
+"""Pixels by which the edge is continued outwards: the detector overlooks what stands close to it, as labels do."""
 SURE = 0.8
 """Confidence from which on a text is taken for what was read."""
+DOUBTFUL = 0.5
+"""Confidence below which nobody can say what, and how much, was read."""
 _MARKERS = {"L", "R", "AP", "PA", "LAT", "LL", "RL", "H", "F", "A", "P", "S", "I", "LI", "RE", "SUPINE", "ERECT"}
 """Marks of side and projection, which say nothing of anybody and much of the image."""
+_SHORT = 2.2
+"""Longer side of a box by its shorter one, up to which it holds no more than two letters."""
 _MUCH = 0.1
 _MARGIN = 0.3
-"""Of a text's height, painted around it."""
+"""Of a text's height (its width where it is turned), painted around it."""
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; the last two are outside."""
@@ -70,9 +76,17 @@ class Found:
     confidence: float
 
     @property
-    def is_marker(self) -> bool:
-        """Whether it says on which side, or how, the image was taken."""
-        return self.text.strip(" .:()[]").upper() in _MARKERS and self.confidence >= SURE
+    def tells_nothing(self) -> bool:
+        """Whether it marks the side or the projection, or is anatomy: a skull, for one, reads as the digit nought.
+
+        A letter or two in a box that is no longer than these are name nobody; in a longer box more may stand.
+        """
+        marks = "".join(filter(str.isalnum, self.text))
+        if self.confidence >= SURE and self.text.strip(" .:()[]").upper() in _MARKERS:
+            return True
+        width, height = self.box[2] - self.box[0], self.box[3] - self.box[1]
+        is_short = max(width, height) < _SHORT * max(1, min(width, height))
+        return is_short and (len(marks) < 2 or (len(marks) == 2 and self.confidence < SURE))
 
 
 def hint(dataset: Dataset, config: IntakeConfig) -> Hint:
@@ -101,21 +115,21 @@ def examine(pixels: Eight, expected: Hint, config: IntakeConfig) -> Examined:
     height, width = pixels.shape[:2]
     for left, top, right, bottom in expected.blank:
         _paint(pixels, (int(left * width), int(top * height), round(right * width), round(bottom * height)))
-    found = [text for text in read(pixels) if not text.is_marker]
     if expected.reason:
         return Examined(pixels, "waiting", expected.reason)
+    found = [text for text in read(pixels) if not text.tells_nothing]
     if not found:
         return Examined(pixels, "clean")
     if config.burned_in == "quarantine":
         return Examined(pixels, "waiting", FOUND)
-    if any(text.confidence < SURE for text in found):
+    if any(text.confidence < DOUBTFUL for text in found):
         return Examined(pixels, "waiting", UNDECIDED)
     if sum(_area(text.box) for text in found) > _MUCH * height * width:
         return Examined(pixels, "waiting", MUCH)
     painted = pixels.copy()
     for text in found:
         _paint(painted, _widened(text.box))
-    if any(not text.is_marker for text in read(painted)):
+    if any(not text.tells_nothing for text in read(painted)):
         return Examined(pixels, "waiting", LEFT)
     return Examined(painted, "redacted")
 
@@ -128,7 +142,7 @@ def read(pixels: Eight) -> list[Found]:
     if scale != 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BICUBIC)
-    result = _engine()(np.asarray(image))
+    result = _engine()(np.pad(np.asarray(image), ((_RIM, _RIM), (_RIM, _RIM), (0, 0)), mode="edge"))
     if result.boxes is None:
         return []
     texts = zip(result.boxes, result.txts, result.scores, strict=True)
@@ -136,15 +150,15 @@ def read(pixels: Eight) -> list[Found]:
 
 
 def _box(corners: npt.NDArray[Any], scale: float, shape: Sequence[int]) -> Box:
-    places = np.asarray(corners, dtype=np.float64) / scale
+    places = (np.asarray(corners, dtype=np.float64) - _RIM) / scale
     left, top = np.floor(places.min(0)).clip(0)
-    right, bottom = np.ceil(places.max(0))
+    right, bottom = np.ceil(places.max(0)).clip(0)
     return int(left), int(top), min(int(right), shape[1]), min(int(bottom), shape[0])
 
 
 def _widened(box: Box) -> Box:
     left, top, right, bottom = box
-    margin = 1 + round(_MARGIN * (bottom - top))
+    margin = 1 + round(_MARGIN * min(right - left, bottom - top))
     return left - margin, top - margin, right + margin, bottom + margin
 
 
