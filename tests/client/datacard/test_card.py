@@ -9,9 +9,7 @@ from PIL import Image
 
 from client.cli import main
 from client.datacard.card import build
-from client.datacard.copies import exact_copies, images_of, near_copies, near_those
 from client.datacard.facts import QUANTILES, Cell, NotMeasured, Skew, to_plain
-from client.datacard.labels import FIXED, fixed_label, labels_of
 from client.datacard.page import to_html
 from client.datacard.reading import read_card
 from client.datacard.stamp import CARD, FOLDER, PAGE, card_state, data_digest
@@ -364,67 +362,3 @@ def test_the_command_says_what_was_found_and_where_it_lies(site, public, monkeyp
         "2 of the 3 test images of vqa_rad are here or nearly: a model that learns from this site has seen them" in said
     )
     assert str(site / FOLDER / PAGE) in said.replace("\n", "")
-
-
-# The parts on their own.
-
-
-def test_a_chain_of_near_hashes_is_no_family_only_neighbours_count():
-    images = images_of(["a", "b", "c"], {"a": 1, "b": 2, "c": 4}, {"a": {"p"}, "b": {"p"}, "c": {"q"}}, True)
-    found = near_copies(images, [0, 0b1111, 0b11111111])
-    assert found.images == Cell(count=3, units=2)
-    assert found.across_patients == Cell(count=2, units=2)
-    assert {pair: cell.count for pair, cell in found.across_splits.items()} == {
-        "val in train": 1,
-        "test in train": 0,
-        "test in val": 1,
-    }
-
-
-def test_an_image_that_serves_two_splits_or_two_patients_is_counted_though_it_has_no_copy():
-    images = images_of(["a"], {"a": 1 | 4}, {"a": {"p", "q"}}, True)
-    found = exact_copies(images, ["x"])
-    assert (found.images, found.across_patients) == (NONE, Cell(count=1, units=1))
-    assert found.across_splits["test in train"] == Cell(count=1, units=1)
-
-
-def test_no_image_has_no_copy():
-    found = exact_copies(images_of([], {}, {}, True), [])
-    assert found.images == NONE
-    assert near_copies(images_of([], {}, {}, True), []).images == NONE
-    assert near_those([], [1], [1]).tolist() == []
-
-
-def test_the_marks_of_near_others_are_joined():
-    assert near_those([0, 0b1111, 2**64 - 1], [0b1, 0b11, 2**20 - 1], [1, 4, 2]).tolist() == [5, 5, 0]
-
-
-@pytest.mark.parametrize(
-    ("of", "by", "written", "label"),
-    [
-        ("images", "modality", "CR", "x-ray"),
-        ("images", "modality", "X-Ray", "x-ray"),
-        ("images", "modality", "xray", "x-ray"),
-        ("images", "modality", "MRI", "mr"),
-        ("images", "modality", "CT", "ct"),
-        ("images", "modality", "Dr. Octavia", "other"),
-        ("images", "organ", "Brain_Tissue", "head"),
-        ("images", "organ", "ABD", "abdomen"),
-        ("images", "organ", "Pelvic Cavity", "pelvis"),
-        ("images", "organ", "Chest_heart", "chest"),
-        ("questions", "question type", "yes/no", "presence"),
-        ("questions", "question type", "ABN", "abnormality"),
-        ("questions", "question type", "Quantity", "count"),
-        ("questions", "answer type", "OPEN", "open"),
-        ("images", "organ", "not given", "not given"),
-    ],
-)
-def test_a_sites_own_spelling_is_mapped_onto_the_list(of, by, written, label):
-    assert fixed_label(of, by, written) == label
-    assert label in labels_of(of, by)
-
-
-def test_every_label_of_the_lists_means_itself():
-    for of, by in FIXED:
-        for label in labels_of(of, by):
-            assert fixed_label(of, by, label) == label
