@@ -38,7 +38,9 @@ def export(run: Path, destination: Path, round: int | None = None) -> int:
     tokenizer = vocabulary(config.vocabulary)
     model = build_model(fit_vocabulary(config.recipe, len(tokenizer.vocab)).model, config.seed)
     load_shared(model, load_weights(weights))
-    records = [record for record in read_journal(run / JOURNAL) if round is None or record.round <= round]
+    # A run without a round of training, which fine-tunes its first weights, has no journal.
+    noted = read_journal(run / JOURNAL) if (run / JOURNAL).is_file() else []
+    records = [record for record in noted if round is None or record.round <= round]
     kept = sorted({".".join(name.split(".")[:2]) + "." for name in model.weights() if not is_shared(name)})
     facts = {
         "run": run_id,

@@ -40,6 +40,12 @@ def test_an_export_names_no_site_and_tells_how_the_run_went(finished, tmp_path):
     assert json.loads((tmp_path / "model" / "config.json").read_text())["facts"]["rounds"] == 1
 
 
+def test_the_first_weights_are_exported_where_no_round_was_asked_for(configured, tmp_path):
+    federation.run(FakeGrid({1: NORTH, 2: SOUTH, 3: EAST}), configured(rounds=0, final="finetune"))
+    export(tmp_path / "run", tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["facts"]["rounds"] == 0
+
+
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path, finished):
     with pytest.raises(OutputError, match="holds no result"):
         export(tmp_path, tmp_path / "model")
