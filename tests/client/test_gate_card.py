@@ -1,5 +1,7 @@
 """A site whose limits ask for a data card trains on no data that has none, and says so before the first order too."""
 
+from dataclasses import replace
+
 import pytest
 
 from client.config import RunLimits
@@ -9,7 +11,7 @@ from client.errors import GateError
 from client.faults import refusal
 from client.gate import CARD_REASONS, check_card
 from configs.loader import ConfigurationError
-from protocol.messages import Refusal, Report
+from protocol.messages import STAGE_ACTIONS, Refusal, Report
 from protocol.records import reply_from_record
 
 REQUIRED = RunLimits(card="required")
@@ -64,6 +66,13 @@ def test_no_order_that_trains_is_followed_without_a_card(federation, action):
     federation.limit(card="required")
     found = answer(federation, getattr(federation.run, action)())
     assert found == Refusal(code="policy_card", text=CARD_REASONS["none"])
+
+
+@pytest.mark.parametrize("action", sorted(STAGE_ACTIONS.values()))
+def test_no_stage_of_secure_aggregation_is_followed_without_a_card(federation, action):
+    federation.limit(card="required")
+    order = replace(federation.run.pretrain(), action=action, masking={"x": 1})
+    assert answer(federation, order) == Refusal(code="policy_card", text=CARD_REASONS["none"])
 
 
 def test_a_rehearsal_opens_no_data_and_needs_no_card(federation):
