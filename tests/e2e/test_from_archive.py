@@ -66,13 +66,13 @@ def story(tmp_path_factory):
 
 def test_every_caption_of_the_site_comes_from_the_archive(story):
     data = read_site(story.federation.site)
-    assert len(data.captions) == 24
+    assert len(data.captions) == len([*(story.federation.place / "archive").iterdir()]) > 20
     assert {data.key(record).rsplit("/", 1)[0] for record in data.captions} == {"images/dicom"}
     assert all(record.labels == {"modality": "CR", "organ": "chest"} for record in data.captions)
 
 
 def test_the_site_passes_its_check_and_trains_a_round_on_it(story):
-    failed = [check for check in story.checked["checks"] if check["verdict"] == "fail"]
+    failed = [check for check in story.checked["checks"] if check["status"] == "fail"]
     assert failed == []
     (journal,) = lines_of(story.federation.hub / "runs" / "trial" / "journal.jsonl")
     assert [site["name"] for site in journal["sites"]] == [SITE]
