@@ -14,7 +14,7 @@ from client.intake.config import IntakeConfig
 from client.intake.errors import UnusableSourceError
 from client.intake.identity import Pseudonyms
 from client.intake.outcome import Outcome, Text
-from client.intake.reading import text_of
+from client.intake.reading import text_of, tolerant
 from client.intake.scrub import Scrubber, words_of
 from client.intake.sections import described
 from client.intake.store import Store
@@ -41,9 +41,10 @@ def text_of_report(dataset: Dataset) -> str:
     """What a Structured Report says of the images, findings before impressions.
 
     Raises:
-        UnusableSourceError: nothing.
+        UnusableSourceError: nothing, or it cannot be read.
     """
-    text = described("\n".join(_lines(dataset, 0)))
+    with tolerant():
+        text = described("\n".join(_lines(dataset, 0)))
     if not text:
         raise UnusableSourceError(NO_TEXT)
     return text[:_MOST_CHARACTERS]
