@@ -47,8 +47,10 @@ def _serve(build: "Callable[[], gr.Blocks]", address: Address, port: int, users:
     except ImportError:
         raise PageError("the pages need Gradio, which is not installed; run: pip install 'fedmumc[ui]'") from None
     from client.ui.door import Door
+    from client.ui.fetching import forbid_downloads
     from client.ui.look import CSS, THEME
 
+    forbid_downloads()
     blocks = build()
     page = gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
@@ -72,6 +74,8 @@ def _serve(build: "Callable[[], gr.Blocks]", address: Address, port: int, users:
     blocks.has_launched = True
     config = uvicorn.Config(
         Door(page, address, port),
+        # Python's own loop tells audit hooks of every name and connection that is asked for; uvloop would not.
+        loop="asyncio",
         log_level="warning",
         access_log=False,
         server_header=False,

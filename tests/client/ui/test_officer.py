@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from client.privacy.policy import read_policy
 from tests.client.ui.officer_page import PASSWORD, officers_page
 
+ELSEWHERE = "http://elsewhere.example/a.png"
 TABS = ("Plan", "Ledger", "Approve", "Audit")
 WRONG = (
     ("Delta", "a little", "delta is 'a little'; type a number, as 1e-6"),
@@ -218,6 +219,12 @@ def test_a_file_that_was_not_uploaded_is_neither_read_nor_removed_nor_handed_out
     assert not any(b"PRIVATE KEY" in kept.read_bytes() for kept in page.kept())
     assert page.status(f"/gradio_api/file={path}") in (403, 404)
     assert page.status(f"/gradio_api/file={page.site / 'site.yaml'}") in (403, 404)
+
+
+def test_a_request_made_by_hand_fetches_nothing_from_elsewhere(page):
+    said = page.ask("take", [{"path": ELSEWHERE, "meta": {"_type": "gradio.FileData"}}], "fetch")
+    assert '"success":false' in said
+    assert page.served.left() == []
 
 
 def test_the_audit_shows_its_bounds_beside_the_claim_as_its_json_says(opened, page):
