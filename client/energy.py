@@ -1,7 +1,7 @@
 """Energy that this machine's own counters tell: of its processors (RAPL) and of NVIDIA's GPUs (NVML).
 
 The counters count everything on the machine, and nothing of its memory, disks, fans and losses. Where they cannot be
-read, or could have gone round more than once, there is no number.
+read, could have gone round more than once, or went back (a driver was loaded anew), there is no number.
 """
 
 import ctypes
@@ -40,6 +40,8 @@ class EnergyMeter:
         if not after or after.keys() != self._before.keys():
             return {}
         if any(limit < seconds * MOST_WATTS for _, limit in after.values()):
+            return {}
+        if any(limit == float("inf") and now < self._before[name][0] for name, (now, limit) in after.items()):
             return {}
         joules = sum((now - self._before[name][0]) % limit for name, (now, limit) in after.items())
         return {"joules": round(joules, 3), "counters": sorted(after)}

@@ -94,8 +94,9 @@ def test_what_was_used_is_the_difference_also_of_a_counter_that_went_round_once(
         ({"intel-rapl:0": (1.0, 262_000.0)}, {}, 60),
         ({"gpu:0": (1.0, math.inf)}, {"gpu:1": (2.0, math.inf)}, 60),
         ({"intel-rapl:0": (1.0, 262_000.0)}, {"intel-rapl:0": (2.0, 262_000.0)}, 525),
+        ({"gpu:0": (900.0, math.inf)}, {"gpu:0": (3.0, math.inf)}, 60),
     ],
-    ids=["no counter", "lost", "another", "may have gone round twice"],
+    ids=["no counter", "lost", "another", "may have gone round twice", "went back"],
 )
 def test_a_number_that_could_be_wrong_is_none(before, after, seconds):
     assert metered(before, after, seconds) == {}
