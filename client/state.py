@@ -15,7 +15,7 @@ from mumc_model.checkpoint import load_weights
 from mumc_model.data.files import write_atomically
 from mumc_model.errors import CheckpointError
 from mumc_model.evaluate import AnswerRow
-from mumc_model.tensorfile import map_tensors, write_tensors
+from mumc_model.tensorfile import check_data, map_tensors, write_tensors
 from protocol.messages import Order, to_json
 
 PRETRAINING = "pretrain-after-round-{:05d}.safetensors"
@@ -61,7 +61,7 @@ class RunState:
         """
         path = self.folder / (CHARGED if charged else PRETRAINING).format(before_round - 1)
         try:
-            return load_weights(path) if path.is_file() else None
+            return _checked(path) if path.is_file() else None
         except CheckpointError:
             self._warn("%s is cut off; round %d begins here as after one that was missed", path.name, before_round)
             return None
@@ -86,7 +86,10 @@ class RunState:
         """
         earlier = self._earlier(CHARGED_RESIDUAL if charged else RESIDUAL, before_round)
         try:
-            return _read_arrays(earlier[-1])[0] if earlier else None
+            if not earlier:
+                return None
+            _check(earlier[-1])
+            return _read_arrays(earlier[-1])[0]
         except CheckpointError:
             self._warn("%s is cut off; what the codec took from earlier updates is lost", earlier[-1].name)
             return None
@@ -187,6 +190,23 @@ class RunState:
         if not path.is_file():
             return []
         return [AnswerRow.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _checked(path: Path) -> dict[str, Tensor]:
+    _check(path)
+    return load_weights(path)
+
+
+def _check(path: Path) -> None:
+    """Return only if a file for which nobody waited for the disk holds what was written.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    try:
+        check_data(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path.name} is damaged ({error}); it counts as missed") from error
 
 
 def _read_arrays(path: Path) -> tuple[Arrays, dict[str, float]]:

@@ -6,6 +6,7 @@ it reads like any other.
 
 import json
 import mmap
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ _CODES = {
 }
 _NAMES = {code: name for name, code in _CODES.items()}
 _METADATA = "__metadata__"
+_BLOCK = 1 << 20
+_CHECKSUM = "crc32"
+"""In the metadata: of the data, so that a file whose length reached the disk and whose data did not is found out."""
 MOST_HEADER = 1 << 27
 
 
@@ -36,27 +40,55 @@ def write_tensors(
     """Replace the file at once: it holds the arrays under their names, and is on the disk when this returns.
 
     Equal arrays and metadata are equal files. Without `durable` the disk is not waited for: after a loss of power the
-    file may be cut off.
+    file may be cut off, or hold zeros, which `check_data` finds out.
 
     Raises:
         OSError: the disk refuses; the file is as it was.
     """
     # The widest types first, so that every array lies at a multiple of its size.
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
-    header: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))}
-    offset = 0
+    header: dict[str, Any] = {_METADATA: {}}
+    offset = checksum = 0
     for name, array in ordered:
         span = [offset, offset + array.nbytes]
         header[name] = {"dtype": _CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": span}
         offset += array.nbytes
+        checksum = zlib.crc32(_bytes(array), checksum)
+    header[_METADATA] = dict(sorted({**metadata, _CHECKSUM: f"{checksum:08x}"}.items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with replacing(path, durable=durable) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for _, array in ordered:
-            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-            file.write(little.reshape(-1).view(np.uint8).data)
+            file.write(_bytes(array))
+
+
+def _bytes(array: Array) -> memoryview:
+    """As they lie in the file."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return little.reshape(-1).view(np.uint8).data
+
+
+def check_data(path: Path) -> None:
+    """Return only if the data is what was written; a file without a checksum, of an earlier version, passes.
+
+    The whole file is read once.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is damaged.
+    """
+    _, metadata, start = read_header(path)
+    if _CHECKSUM not in metadata:
+        return
+    found = 0
+    with path.open("rb") as file:
+        file.seek(start)
+        while block := file.read(_BLOCK):
+            found = zlib.crc32(block, found)
+    if f"{found:08x}" != metadata[_CHECKSUM]:
+        raise ValueError("its data is not what was written")
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
