@@ -10,10 +10,10 @@ import torch
 from client.privacy.budget import rounded_up
 from client.privacy.ledger import Ledger
 from client.privacy.train import PrivatePretrainer
+from client.rounds import packed_difference
 from client.state import RunState
 from mumc_model.checkpoint import load_weights, save_weights
 from mumc_model.sharing import is_shared
-from protocol.codec import pack
 from protocol.compression import Codec, decode
 from protocol.messages import Refusal
 from tests.client.privacy.officer import steps_of
@@ -258,7 +258,13 @@ def test_without_charged_heads_others_are_not_taken_up(private, site, monkeypatc
 
 def test_the_codec_sees_the_noised_update_alone_and_what_it_owes_follows_from_such(private, site, monkeypatch):
     noised = []
-    monkeypatch.setattr("client.privacy.pretrain.pack", lambda *given: noised.append(pack(*given)) or noised[-1])
+
+    def seen(*given):
+        update = packed_difference(*given)
+        noised.append({name: flat.copy() for name, flat in update.items()})
+        return update
+
+    monkeypatch.setattr("client.privacy.pretrain.packed_difference", seen)
     state, codec = RunState.of(site, "trial"), Codec(kind="int8", block=64)
     state.keep_residual(1, {"float32": np.ones_like(private.base["float32"])})
     arrived = 0.0
