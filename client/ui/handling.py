@@ -1,6 +1,7 @@
 """What a page does when something is wrong: it says so in a sentence, keeps all as it was, and shows no trace."""
 
 import logging
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -47,6 +48,8 @@ def number(value: float | None, name: str, *, least: float | None = None, most: 
     """
     if value is None or value != value:
         raise PageError(f"{name} is empty; type a number")
+    if math.isinf(value):
+        raise PageError(f"{name} is infinite; type a number")
     if least is not None and value < least:
         raise PageError(f"{name} is {value:g}; choose at least {least:g}")
     if most is not None and value > most:

@@ -1,6 +1,7 @@
 """The officer's key on its way through the page: still encrypted, in memory, until it signs once; then forgotten."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from protocol.signing import open_private_key, read_private_key
 HELD_S = 900
 """After so long an uploaded key that signed nothing is forgotten."""
 ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+KEY = re.compile(rb"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----")
+"""How every private key in PEM begins; one that is not encrypted is of no use here, and must not lie about either."""
 
 Held = tuple[str, bytes]
 """The name and content of an uploaded file."""
@@ -79,13 +82,13 @@ def open_signer(held: Held | None, named: str, password: str) -> Ed25519PrivateK
 
 
 def _taken(path: Path) -> Held:
-    """The upload's name and content; its file is gone."""
+    """The upload's name and content; its file is gone, unless it is no key: then it is left as it was."""
     if not path.resolve().is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve()):
         raise PageError("this is no upload; choose the key file once more")
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_SECRET_BYTES)
-    finally:
+    with path.open("rb") as file:
+        content = file.read(MAX_SECRET_BYTES)
+    # A request that is made by hand may name anything in the folder, what others have uploaded too.
+    if KEY.match(content):
         erase(path)
     if not content.startswith(ENCRYPTED):
         raise PageError(f"{path.name} is no encrypted private key; choose the file that `mumc-privacy keygen` wrote")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
 
 
 def write_json(values: dict[str, Any], name: str, *, indent: int) -> str:
-    """The path of a file to download, which lies in the page's own folder and goes with it."""
-    path = Path(os.environ["GRADIO_TEMP_DIR"]) / name
+    """The path of a file to download, which no other replaces; it lies in the page's own folder and goes with it."""
+    path = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / name
     path.write_text(json.dumps(values, indent=indent, allow_nan=False) + "\n", encoding="utf-8")
     return str(path)
 
