@@ -69,7 +69,16 @@ class Address:
                 f"{self.host} port {self.port} cannot be had: {error.strerror}; choose another --port, 0 for any"
             ) from error
 
-    def url(self, port: int) -> str:
-        """What a person opens."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'http' if self.certificate is None else 'https'}://{host}:{port}/"
+    @property
+    def scheme(self) -> str:
+        """Of its URLs."""
+        return "http" if self.certificate is None else "https"
+
+    def name(self, port: int, host: str = "") -> str:
+        """Host and port as a browser sends them."""
+        host = host or self.host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def url(self, port: int, key: str = "") -> str:
+        """What a person opens; the key is asked for where there is no login."""
+        return f"{self.scheme}://{self.name(port)}/{key and f'?key={key}'}"

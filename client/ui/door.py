@@ -3,8 +3,11 @@
 Gradio's own program offers more than a page needs: files, a proxy, an interface for programs, a fetch from elsewhere.
 """
 
+import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
 from typing import Any
+from urllib.parse import parse_qs
 
 from client.ui.address import Address
 
@@ -50,18 +53,20 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
+KEYLESS = b"This page opens at the address that its program printed, with the key in it.\n"
 _OVERWRITTEN = {name for name, _ in HEADERS}
 
 
 class Door:
     """An ASGI program in front of the page's."""
 
-    def __init__(self, page: Application, address: Address, port: int) -> None:
-        """`port` is the one that is really listened to."""
-        self._page = page
-        self._scheme = "http" if address.certificate is None else "https"
+    def __init__(self, page: Application, address: Address, port: int, key: str = "") -> None:
+        """`port` is the one that is really listened to; `key` is asked for at the first visit, if there is one."""
+        self._page, self._scheme, self._key = page, address.scheme, key
+        # Cookies know no ports, and another page of this machine has another key.
+        self._cookie = f"fedmumc-page-{port}"
         # A name that somebody else's DNS points to loopback would be another site's page in this browser.
-        names = {f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")}
+        names = {address.name(port, host) for host in ("127.0.0.1", "localhost", "::1", address.host)}
         self._hosts = names if address.is_loopback else None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -81,6 +86,9 @@ class Door:
             await send_guarded({"type": "http.response.start", "status": status, "headers": []})
             await send_guarded({"type": "http.response.body", "body": b""})
             return
+        if not self._holds_key(scope):
+            await self._ask_for_key(scope, send_guarded)
+            return
         await self._page(scope, receive, send_guarded)
 
     def _refused(self, scope: Message) -> int:
@@ -97,3 +105,34 @@ class Door:
         # A link that is not relative to this machine would have Gradio fetch it.
         foreign = path.startswith("/gradio_api/file=") and "://" in path
         return 404 if foreign or not (path in PATHS or path.startswith(PREFIXES)) else 0
+
+    def _holds_key(self, scope: Message) -> bool:
+        """Whether the browser was let in before; nobody is asked where the page has no key."""
+        if not self._key:
+            return True
+        try:
+            cookies = SimpleCookie("; ".join(value.decode("latin-1") for value in _values(scope, b"cookie")))
+        except CookieError:
+            return False
+        return self._cookie in cookies and self._is_key(cookies[self._cookie].value)
+
+    async def _ask_for_key(self, scope: Message, send: Send) -> None:
+        """Let in who has the key in the address, which then leaves the address; tell everyone else."""
+        asked = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        if scope["path"] == "/" and self._is_key(asked.get("key", [""])[0]):
+            secure = "; Secure" if self._scheme == "https" else ""
+            cookie = f"{self._cookie}={self._key}; Path=/; HttpOnly; SameSite=Strict{secure}"
+            headers = [(b"location", b"/"), (b"set-cookie", cookie.encode("ascii"))]
+            await send({"type": "http.response.start", "status": 303, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 403, "headers": headers})
+        await send({"type": "http.response.body", "body": KEYLESS})
+
+    def _is_key(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self._key.encode())
+
+
+def _values(scope: Message, name: bytes) -> list[bytes]:
+    return [value for found, value in scope["headers"] if found.lower() == name]

@@ -1,6 +1,7 @@
 """A page, served: on loopback unless there are a login and TLS, without a word to anyone else."""
 
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import typer
 
 from client.errors import PageError
 from client.ui.address import Address
-from client.ui.users import Users, add_user
+from client.ui.users import Users, Visitors, add_user
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -70,10 +71,15 @@ def _serve(build: "Callable[[], gr.Blocks]", address: Address, port: int, users:
         theme=THEME,
         css=CSS,
     )
+    if users is not None:
+        (mounted,) = (route.app for route in page.routes if isinstance(getattr(route, "app", None), gr.routes.App))
+        mounted.tokens = Visitors(users)
     # Until then Gradio takes any path in a request for an upload, and hands out a copy of the file.
     blocks.has_launched = True
+    # On loopback every account of the machine can connect: whoever was told the address is let in, as with Jupyter.
+    key = secrets.token_urlsafe(32) if users is None else ""
     config = uvicorn.Config(
-        Door(page, address, port),
+        Door(page, address, port, key),
         # Python's own loop tells audit hooks of every name and connection that is asked for; uvloop would not.
         loop="asyncio",
         log_level="warning",
@@ -83,7 +89,7 @@ def _serve(build: "Callable[[], gr.Blocks]", address: Address, port: int, users:
         ssl_keyfile=None if address.certificate_key is None else str(address.certificate_key),
         timeout_graceful_shutdown=2,
     )
-    typer.echo(f"{blocks.title}: {address.url(port)}\nCtrl-C ends it")
+    typer.echo(f"{blocks.title}: {address.url(port, key)}\nCtrl-C ends it")
     config.fd = descriptor
     uvicorn.Server(config).run()
 

@@ -1,12 +1,12 @@
 """Who may log in to a page: names with salted scrypt hashes of their passwords, a line each, in one private file."""
 
+import asyncio
 import hashlib
 import hmac
 import os
 import re
-import threading
-import time
 from pathlib import Path
+from typing import Any
 
 from client.errors import PageError
 from protocol.errors import SigningError
@@ -14,13 +14,13 @@ from protocol.keyfiles import read_secret, write_secret
 
 LEAST_CHARACTERS = 10
 WAIT_S = 1.0
-"""After a wrong password the next try waits so long, whoever makes it."""
+"""Whoever gave a wrong password waits so long for the answer."""
 _SCRYPT = {"n": 1 << 14, "r": 8, "p": 1}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 class Users:
-    """The users of a page, read anew at each login, so that one who was removed cannot come back."""
+    """The users of a page, read anew at each request, so that who is taken out of the file is out of the page."""
 
     def __init__(self, path: Path) -> None:
         """Read it once, so that a file that cannot be used is told now.
@@ -28,21 +28,46 @@ class Users:
         Raises:
             PageError: there is none, others can read it, nobody is in it, or a line is none of ours.
         """
-        self.path, self._wrong = path, threading.Lock()
+        self.path, self._one_at_a_time = path, asyncio.Lock()
         if not self._read():
             raise PageError(f"{path} names nobody; add a user with --users {path} --add-user NAME")
 
-    def check(self, name: str, password: str) -> bool:
-        """Whether this is the user's password. Wrong ones wait for each other."""
+    async def check(self, name: str, password: str) -> bool:
+        """Whether this is the user's password; a wrong one is answered late. The page goes on for all others."""
+        # Many tries at once would take the memory and the processors of the whole machine.
+        async with self._one_at_a_time:
+            right = await asyncio.to_thread(self._is_right, name, password)
+        if not right:
+            await asyncio.sleep(WAIT_S)
+        return right
+
+    def knows(self, name: str | None) -> bool:
+        """Whether the name is in the file now; nobody is where the file cannot be used any more."""
+        try:
+            return name in self._read()
+        except PageError:
+            return False
+
+    def _is_right(self, name: str, password: str) -> bool:
         salt, known = self._read().get(name, (b"\0" * 16, b""))
-        if hmac.compare_digest(_hash(password, salt), known):
-            return True
-        with self._wrong:
-            time.sleep(WAIT_S)
-        return False
+        return hmac.compare_digest(_hash(password, salt), known)
 
     def _read(self) -> dict[str, tuple[bytes, bytes]]:
         return _parse(self.path)
+
+
+class Visitors(dict[str, str]):
+    """The names of those who are logged in by their cookie's token, without those who left the file since."""
+
+    def __init__(self, users: Users) -> None:
+        """Nobody is logged in yet."""
+        super().__init__()
+        self._users = users
+
+    def get(self, token: str | None, default: Any = None) -> Any:
+        """The name of who holds the token, if that name may still log in."""
+        name = super().get(token, default)  # type: ignore[arg-type]
+        return name if self._users.knows(name) else default
 
 
 def add_user(path: Path, name: str, password: str) -> None:

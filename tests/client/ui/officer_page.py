@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 from PIL import Image
 
 from client.privacy.ledger import Ledger
@@ -54,11 +53,12 @@ class OfficersPage:
 
     def status(self, path: str) -> int:
         """Of the page's answer to a plain request."""
-        return httpx.get(self.served.url.rstrip("/") + path, timeout=30).status_code
+        with self.served.visitor() as client:
+            return client.get(path).status_code
 
     def ask(self, handler: str, values: list[Any], session: str) -> str:
         """All that the page answers to a request that was made by hand for the handler of that name."""
-        with httpx.Client(base_url=self.served.url, timeout=30) as client:
+        with self.served.visitor() as client:
             dependencies = client.get("/config").json()["dependencies"]
             found = next(one["id"] for one in dependencies if one["api_name"] == handler)
             body = {"data": values, "fn_index": found, "session_hash": session}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 from playwright.sync_api import BrowserContext, Locator, Page
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,6 +37,13 @@ class Served:
     process: subprocess.Popen
     errors: Path
     lines: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def visitor(self) -> Iterator[httpx.Client]:
+        """Requests by hand, of one who opened the printed address first."""
+        with httpx.Client(base_url=self.url.split("?")[0], timeout=30) as client:
+            client.get(self.url, follow_redirects=True).raise_for_status()
+            yield client
 
     def left(self) -> list[str]:
         """What it tried to reach beyond this machine."""
@@ -89,7 +97,7 @@ class Visit:
 
     def foreign(self, url: str) -> list[str]:
         """Requests to anything but the page's own address."""
-        own = url.rstrip("/")
+        own = url.split("?")[0].rstrip("/")
         return [request for request in self.requests if not request.startswith((own, "data:", "blob:"))]
 
     def table(self, caption: str) -> list[list[str]]:

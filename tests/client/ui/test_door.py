@@ -1,9 +1,8 @@
-import asyncio
-
 import pytest
 
 from client.ui.address import Address
 from client.ui.door import POLICY, Door
+from tests.client.ui.awaiting import finished
 
 
 async def _page(scope, receive, send):
@@ -11,7 +10,7 @@ async def _page(scope, receive, send):
     await send({"type": "http.response.body", "body": b"page"})
 
 
-def ask(path="/", *, host="127.0.0.1:7860", origin=None, address=None, kind="http"):
+def ask(path="/", *, host="127.0.0.1:7860", origin=None, address=None, kind="http", key="", query="", cookie=None):
     """Status and headers of the door's answer."""
     sent = []
 
@@ -19,8 +18,10 @@ def ask(path="/", *, host="127.0.0.1:7860", origin=None, address=None, kind="htt
         sent.append(message)
 
     headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin else [])
-    door = Door(_page, address or Address(), 7860)
-    asyncio.run(door({"type": kind, "path": path, "headers": headers}, None, send))
+    headers += [(b"cookie", cookie.encode())] if cookie else []
+    door = Door(_page, address or Address(), 7860, key)
+    scope = {"type": kind, "path": path, "headers": headers, "query_string": query.encode()}
+    finished(door(scope, None, send))
     return sent[0]["status"], dict(sent[0]["headers"])
 
 
@@ -55,6 +56,36 @@ def test_a_name_that_somebody_points_at_this_machine_is_refused():
     assert ask(host="evil.example:7860")[0] == 421
     assert ask(host="127.0.0.1:7861")[0] == 421
     assert ask(host="localhost:7860")[0] == 200
+
+
+def test_the_host_that_was_asked_for_is_a_name_of_the_page():
+    assert ask(host="127.0.0.2:7860", address=Address(host="127.0.0.2"))[0] == 200
+    assert ask(host="127.0.0.2:7860")[0] == 421
+
+
+def test_without_a_login_the_key_of_the_printed_address_is_asked_for_once():
+    status, headers = ask(key="k3y", query="key=k3y")
+    assert (status, headers[b"location"]) == (303, b"/")
+    assert headers[b"set-cookie"] == b"fedmumc-page-7860=k3y; Path=/; HttpOnly; SameSite=Strict"
+    for path in ("/", "/config", "/gradio_api/queue/join"):
+        assert ask(path, key="k3y", cookie="a=b; fedmumc-page-7860=k3y")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {},
+        {"query": "key="},
+        {"query": "key=K3y"},
+        {"query": "key=%ff"},
+        {"cookie": "fedmumc-page-7860="},
+        {"cookie": "fedmumc-page-7861=k3y"},
+        {"cookie": "fedmumc-page-7860=other"},
+        {"path": "/gradio_api/queue/join", "query": "key=k3y"},
+    ],
+)
+def test_without_the_key_there_is_nothing(sent):
+    assert ask(key="k3y", **sent)[0] == 403
 
 
 def test_a_page_of_another_site_in_the_same_browser_is_refused():

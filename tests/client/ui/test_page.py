@@ -1,5 +1,10 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
 import pytest
 
+from client.ui.door import KEYLESS
 from client.ui.users import add_user
 from tests.client.ui.pages import served
 
@@ -68,6 +73,9 @@ def test_neither_the_browser_nor_the_program_reaches_beyond_the_page(visit, page
 
 def test_the_keyboard_alone_is_enough(visit, page):
     visit.page.goto(page.url)
+    # While the page loads, it takes the focus away again.
+    visit.page.get_by_role("button", name="Divide").wait_for()
+    visit.page.get_by_text("Loading...").wait_for(state="hidden")
     visit.page.get_by_label("patients").focus()
     visit.page.keyboard.press("Control+A")
     visit.page.keyboard.type("5")
@@ -75,6 +83,34 @@ def test_the_keyboard_alone_is_enough(visit, page):
     assert visit.page.evaluate("document.activeElement.innerText") == "Divide"
     visit.page.keyboard.press("Enter")
     assert visit.table("Shares")[1][1] == "0.2"
+
+
+def test_another_account_of_the_machine_is_not_let_in_without_the_key(page):
+    answer = httpx.get(page.url.split("?")[0])
+    assert (answer.status_code, answer.text) == (403, KEYLESS.decode())
+    assert "?key=" in page.url
+    with page.visitor() as client:
+        assert client.get("/config").status_code == 200
+
+
+def test_a_page_answers_while_wrong_passwords_wait_and_one_taken_out_is_out(tmp_path):
+    users = tmp_path / "users"
+    for name in ("ada", "bob"):
+        add_user(users, name, PASSWORD)
+    with served(tmp_path, MODULE, "--users", users) as page, ThreadPoolExecutor(3) as pool, page.visitor() as client:
+        login = {"username": "ada", "password": PASSWORD}
+        assert client.post("/login", data=login).status_code == 200
+        wrong = {**login, "password": "wrong horse battery"}
+        tries = [pool.submit(httpx.post, f"{page.url}login", data=wrong) for _ in range(3)]
+        time.sleep(0.1)
+        started = time.monotonic()
+        assert "components" in client.get("/config").json()
+        assert time.monotonic() - started < 1
+        assert not any(one.done() for one in tries)
+        assert [one.result().status_code for one in tries] == [400] * 3
+        users.write_text("".join(line for line in users.read_text().splitlines(True) if line.startswith("bob")))
+        assert "components" not in client.get("/config").json()
+        assert client.post("/gradio_api/queue/join", json={}).status_code == 401
 
 
 def test_a_page_with_users_shows_nothing_before_the_login(visit, tmp_path):

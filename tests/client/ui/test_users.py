@@ -4,9 +4,14 @@ import pytest
 
 from client.errors import PageError
 from client.ui import users as module
-from client.ui.users import Users, add_user
+from client.ui.users import Users, Visitors, add_user
+from tests.client.ui.awaiting import finished
 
 PASSWORD = "correct horse battery"
+
+
+def right(users, name, password):
+    return finished(users.check(name, password))
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +27,10 @@ def file(tmp_path):
 
 def test_the_right_password_alone_opens(file):
     users = Users(file)
-    assert users.check("ada", PASSWORD)
-    assert not users.check("ada", PASSWORD + " ")
-    assert not users.check("ada", "")
-    assert not users.check("eve", PASSWORD)
+    assert right(users, "ada", PASSWORD)
+    assert not right(users, "ada", PASSWORD + " ")
+    assert not right(users, "ada", "")
+    assert not right(users, "eve", PASSWORD)
 
 
 def test_no_password_stands_in_the_file_and_others_cannot_read_it(file):
@@ -40,23 +45,35 @@ def test_a_user_who_is_added_again_has_the_new_password_and_others_stay(file):
     add_user(file, "bob", "a second password")
     add_user(file, "ada", "another password")
     users = Users(file)
-    assert users.check("ada", "another password")
-    assert not users.check("ada", PASSWORD)
-    assert users.check("bob", "a second password")
+    assert right(users, "ada", "another password")
+    assert not right(users, "ada", PASSWORD)
+    assert right(users, "bob", "a second password")
 
 
 def test_one_who_is_taken_out_cannot_log_in_again(file):
     users = Users(file)
     add_user(file, "bob", "a second password")
     file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("ada")))
-    assert not users.check("ada", PASSWORD)
+    assert not right(users, "ada", PASSWORD)
 
 
 def test_wrong_passwords_wait(file, monkeypatch):
     monkeypatch.setattr(module, "WAIT_S", 0.2)
     started = time.monotonic()
-    Users(file).check("ada", "wrong")
+    right(Users(file), "ada", "wrong")
     assert time.monotonic() - started >= 0.2
+
+
+def test_one_who_is_logged_in_and_is_taken_out_is_out_and_a_broken_file_lets_nobody_on(file):
+    add_user(file, "bob", "a second password")
+    visitors = Visitors(Users(file))
+    visitors["token"] = "ada"
+    visitors["other"] = "bob"
+    assert [visitors.get(token) for token in ("token", "other", "none", None)] == ["ada", "bob", None, None]
+    file.write_text("".join(line for line in file.read_text().splitlines(True) if not line.startswith("ada")))
+    assert [visitors.get(token) for token in ("token", "other")] == [None, "bob"]
+    file.chmod(0o644)
+    assert visitors.get("other") is None
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "é", "a" * 65])
