@@ -7,6 +7,7 @@ site: whoever has both can show that they were asked about, and nobody can guess
 import getpass
 import hashlib
 import hmac
+import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ def ask_at(
         ProtocolError: the log was tampered with, or the disk refuses.
         CheckpointError, ConfigError, DataError: there is no such model, the risk is none, the image cannot be read.
     """
+    user = user or _local_user()
     device = choose_device(read_site_config(root).device)
     keys = SiteKeys.open(root)
     answerer, weights = opened_model(root, model)
@@ -98,13 +100,21 @@ def ask_at(
     secret = _secret(keys)
     line = question_line(
         found,
-        user=user or getpass.getuser(),
+        user=user,
         image=_digest(secret, b"image", image.read_bytes()),
         question=_digest(secret, b"question", question.encode()),
         model=weights,
     )
     entry = site_log_file(root).append(keys.signing(), line)
     return Asked(reply=found, blank=blank, line=entry["index"] + 1)
+
+
+def _local_user() -> str:
+    """The name of this process's user, or its number where the machine has no name for it, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def digests_of(root: Path, image: Path, question: str) -> tuple[str, str]:
@@ -127,11 +137,17 @@ def opened_model(root: Path, model: Path | None = None) -> tuple[Answerer, str]:
     folder = model or root / OWN_MODEL
     if not (folder / "model.safetensors").is_file():
         raise DataError(f"there is no answering model in {folder}; make one with: mumc-site finetune {root}")
-    return _opened(folder, (folder / "model.safetensors").stat().st_mtime_ns)
+    return _opened(folder, _stamps(folder))
+
+
+def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change and length of every file of a model and of its further members."""
+    files = [path for part in (folder, *further_members(folder)) for path in sorted(part.glob("*")) if path.is_file()]
+    return tuple((str(path), (found := path.stat()).st_mtime_ns, found.st_size) for path in files)
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: Path, stamp: int) -> tuple[Answerer, str]:
+def _opened(folder: Path, stamps: tuple[tuple[str, int, int], ...]) -> tuple[Answerer, str]:
     """The model in a folder, opened once for as long as it stays as it is, and the digest of its weights.
 
     Of an ensemble it is the digest of the digests of its members, one after the other.

@@ -1,6 +1,8 @@
 """Every question that is asked at a site stands in its log, unreadable to whoever does not have what was asked."""
 
+import getpass
 import json
+import os
 import re
 import shutil
 
@@ -35,6 +37,16 @@ def site(finetuned, tmp_path):
 
 def image_of(folder):
     return sorted((folder / "images").rglob("*.*"))[0]
+
+
+def test_a_process_without_a_name_stands_in_the_log_by_its_number(site, monkeypatch):
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    ask_at(site, image_of(site), QUESTION)
+    (line,) = site_log_file(site).entries()
+    assert line["user"] == str(os.getuid())
 
 
 def test_a_question_leaves_one_signed_line_with_digests_and_what_was_answered(site):
