@@ -45,6 +45,8 @@ ANSWERS = "answers.jsonl"
 """Beside an evaluation: every answered question of it, for the site's own eyes and for pairing two evaluations."""
 __all__ = ["OWN_MODEL", "ask_here", "evaluate_here", "finetune_here", "retrieve_here", "write_evaluation"]
 
+NORMALISER = "mumc"
+"""How answers are compared where nobody chose another way, here and on validation's questions."""
 VIEWS: tuple[tuple[str, View], ...] = (("blank_image", "blank"), ("shuffled_image", "shuffled"))
 
 
@@ -136,7 +138,7 @@ def learn_here(
 
 
 def curve_beside(model_folder: Path) -> tuple[float, ...]:
-    """What other sites' models scored on their questions, if it stands beside the encoders."""
+    """What all sites' models scored on their questions, if it stands beside the encoders."""
     path = model_folder / SCORES_FILE
     return from_json(path.read_text(encoding="utf-8")).share if path.is_file() else ()
 
@@ -146,7 +148,7 @@ def evaluate_here(
     model_folder: Path,
     *,
     method: str = "",
-    normaliser: str = "mumc",
+    normaliser: str = NORMALISER,
     scoring: Scoring = "mean",
     split: str = "test",
     on_start: Callable[[int], None] = lambda answers: None,
@@ -180,10 +182,13 @@ def evaluate_here(
         views={name: answers.look(view, on_answered) for name, view in VIEWS},
         trust=answers.trust_score,
     )
-    if split == "test" and answers.trust_score and model_folder.resolve() == (site.root / OWN_MODEL).resolve():
+    own = model_folder.resolve() == (site.root / OWN_MODEL).resolve()
+    if own and split == "test" and normaliser == NORMALISER and answers.trust_score:
         # From now on answers stand beside what this site measured on questions that chose nothing.
         counted = AccuracyTable.of([row.confidence for row in rows], [row.correct for row in rows], "test")
-        keep_measured(model_folder, counted)
+        # Too few questions make an empty table, which would take validation's away.
+        if counted.counts:
+            keep_measured(model_folder, counted)
     return scorecard(found, np.random.default_rng(0))
 
 

@@ -67,7 +67,7 @@ class AnswerSets:
     unlisted: int = 0
     """Validation questions that no candidate answers: no short list can hold their answer."""
     curve: tuple[float, ...] = ()
-    """Share of the questions of other sites whose score is at most each point of the grid; empty where not known."""
+    """Share of all sites' questions, this one's among them, of a score up to each point; empty where not known."""
 
     def __post_init__(self) -> None:
         """Refuse what no validation gives."""
@@ -159,8 +159,9 @@ class AnswerSets:
         own = round(100 * self.weight)
         return (
             f"The right answer stands in the short list for at least {share} of questions of which {own} % are like "
-            f"this site's {n} validation questions and {100 - own} % like those of the other sites; where this site is "
-            f"harder than the others, its own share is less by at most {100 - own} % of that difference. {limits}"
+            f"this site's {n} validation questions and {100 - own} % like those of all sites together, this one among "
+            f"them; where this site is harder than these, its own share is less by at most {100 - own} % of that "
+            f"difference. {limits}"
         )
 
     def _obstacle(self, risk: float) -> str:

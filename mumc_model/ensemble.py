@@ -41,7 +41,7 @@ def join(
         train: The questions that they learned from.
         validation: The questions that chose their steps.
         device: Where features are worked out.
-        curve: What other sites' models scored on their questions, if known.
+        curve: What all sites' models scored on their questions, if known.
 
     Raises:
         ConfigError: the members differ in their vocabulary, image size or answers, so they cannot be averaged.

@@ -73,7 +73,7 @@ class AccuracyTable:
             return cls(split=split)
         order = np.argsort(sure, kind="stable")
         sure, right = sure[order], right[order]
-        cuts = np.unique(np.searchsorted(sure, sure[np.arange(bins) * len(sure) // bins]))
+        cuts = _far_enough(np.unique(np.searchsorted(sure, sure[np.arange(bins) * len(sure) // bins])), len(sure))
         counts = np.diff(np.append(cuts, len(sure)))
         return cls(
             floors=tuple(sure[cuts].tolist()),
@@ -122,6 +122,15 @@ def measured(right: int, n: int, split: str = "validation", level: float = 0.95)
     low = 0.0 if right == 0 else float(beta.ppf(tail, right, n - right + 1))
     high = 1.0 if right == n else float(beta.ppf(1 - tail, right + 1, n - right))
     return Measured(share=right / n, ci95=(low, high), n=n, split=split)
+
+
+def _far_enough(cuts: npt.NDArray[np.int64], end: int) -> npt.NDArray[np.int64]:
+    """Where bins begin, without those that would leave a bin too few questions: it goes to the one before it."""
+    kept = [0]
+    for cut in cuts[1:].tolist():
+        if cut - kept[-1] >= BIN_QUESTIONS and end - cut >= BIN_QUESTIONS:
+            kept.append(cut)
+    return np.asarray(kept, dtype=np.int64)
 
 
 def _finite(values: Sequence[Any]) -> tuple[float, ...]:

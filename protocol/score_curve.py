@@ -1,10 +1,12 @@
 """How sure sites' models are of right answers, as shares at fixed points: what one site may learn of all others.
 
 A site tells the share of its validation questions whose score (1 less the probability of the right answer) is at most
-each point. The server averages the shares over sites, by questions. No single question can be read from either.
+each point, in steps of a twentieth. The server averages the shares over sites, by questions, and tells the mean of
+three sites or more: of one it would be that site's own, and of two each could subtract its own.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,9 @@ SCORES_FILE = "answer_scores.json"
 """Beside exported weights."""
 VALIDATED = "validated"
 """The metric that says how many questions the shares are of."""
+STEPS = 20
+"""Shares leave a site and the server in so many steps: exact ones of few questions would tell each question's score."""
+LEAST_SITES = 3
 MOST_QUESTIONS = 1000
 """A site weighs no more than this many, whatever it says of itself."""
 
@@ -39,16 +44,16 @@ def told(share: Sequence[float], questions: int) -> dict[str, float]:
     """The metrics in which a site tells its curve; none where it has none."""
     if not share:
         return {}
-    return {**dict(zip(NAMES, share, strict=True)), VALIDATED: float(questions)}
+    return {**dict(zip(NAMES, map(_stepped, share), strict=True)), VALIDATED: float(questions)}
 
 
 def merged(sites: Iterable[Mapping[str, float]]) -> ScoreCurve | None:
-    """The mean of the curves that sites' metrics hold; None where none holds a whole one."""
+    """The mean of the curves that sites' metrics hold; None where fewer than three hold a whole one."""
     curves = [(curve, weight) for metrics in sites for curve, weight in _read(metrics)]
-    if not curves:
+    if len(curves) < LEAST_SITES:
         return None
     total = sum(weight for _, weight in curves)
-    share = tuple(sum(curve[at] * weight for curve, weight in curves) / total for at in range(len(GRID)))
+    share = tuple(_stepped(sum(curve[at] * weight for curve, weight in curves) / total) for at in range(len(GRID)))
     return ScoreCurve(share=share, sites=len(curves))
 
 
@@ -74,6 +79,11 @@ def _read(metrics: Mapping[str, float]) -> list[tuple[tuple[float, ...], float]]
         return []
     share, weight = tuple(metrics[name] for name in NAMES), min(metrics[VALIDATED], MOST_QUESTIONS)
     return [(share, weight)] if _rises(share) and weight >= 1 else []
+
+
+def _stepped(share: float) -> float:
+    """The share rounded down to a step, which never makes a short list shorter."""
+    return math.floor(share * STEPS + 1e-9) / STEPS
 
 
 def _rises(share: Sequence[float]) -> bool:

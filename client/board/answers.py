@@ -21,6 +21,7 @@ NO_GUESS = NotMeasured(
     "gain over a guess without the image",
     "mumc-site evaluate was not run on the federated model beside training questions",
 )
+NORMALISER = "mumc"
 REMEDY = "evaluate both models again with the same split and normaliser (mumc-site evaluate)"
 
 
@@ -93,6 +94,10 @@ def _refuse_other_questions(a: Evaluation, b: Evaluation) -> None:
             f"{a.place} answers {len(questions[0])} questions and {b.place} {len(questions[1])}, and they are not the "
             f"same in the same order; {REMEDY}"
         )
+    for known, other in ((a, b), (b, a)):
+        # A run evaluates by its one normaliser, and keeps no card that says so.
+        if known.asked and not other.asked and not known.asked.endswith(f"normaliser {NORMALISER}"):
+            raise DataError(f"{known.place} was measured by {known.asked}, and a run by {NORMALISER}; {REMEDY}")
     if a.asked and b.asked and a.asked != b.asked:
         raise DataError(f"{a.place} was measured by {a.asked}, and {b.place} by {b.asked}; {REMEDY}")
 

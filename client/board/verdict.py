@@ -86,7 +86,9 @@ def privacy_sentence(privacy: Privacy) -> str:
     if isinstance(privacy.epsilon, NotMeasured):
         return f"The privacy spent was not measured: {privacy.epsilon.why}."
     cap = "" if isinstance(privacy.cap, NotMeasured) else f" of at most {epsilon_text(privacy.cap)}"
-    return f"Privacy spent: epsilon {epsilon_text(privacy.epsilon)}{cap} for each {privacy.unit}."
+    runs = f"{privacy.uncharged} run{'s' if privacy.uncharged > 1 else ''} here without differential privacy"
+    beyond = f"; {runs} {'are' if privacy.uncharged > 1 else 'is'} not covered" if privacy.uncharged else ""
+    return f"Privacy spent: epsilon {epsilon_text(privacy.epsilon)}{cap} for each {privacy.unit}{beyond}."
 
 
 def effort_sentence(facts: BoardFacts) -> str:

@@ -13,8 +13,8 @@ DOWNLOADS_AWAITED = ("async_ssrf_protected_get", "async_ssrf_protected_download"
 def forbid_downloads() -> None:
     """Replace every function of Gradio that downloads, for the life of this process.
 
-    A request that is made by hand may name a web address where a browser names its upload. Gradio would look the name up
-    and fetch it, at the will of whoever can open the page, from a machine that holds patients' data.
+    A request that is made by hand may name a web address where a browser names its upload. Gradio would look it up and
+    fetch it, at the will of whoever can open the page, from a machine that holds patients' data.
 
     Raises:
         PageError: this Gradio has other functions, so that nobody knows whether it downloads.

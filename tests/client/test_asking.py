@@ -118,7 +118,15 @@ def test_the_command_prints_what_the_function_gives_and_the_log_shows_it(called,
     assert values["guarantee"][:30] in out
 
 
-def test_an_evaluation_of_the_own_model_puts_the_test_splits_accuracies_beside_answers(called, site, tmp_path):
+def test_an_evaluation_puts_accuracies_beside_answers_by_the_usual_normaliser_and_enough_questions_alone(
+    called, site, tmp_path, monkeypatch
+):
+    measured = site / "state" / "vqa" / "measured.json"
+    called("evaluate", site, "--out", tmp_path)
+    assert not measured.exists()
+    monkeypatch.setattr("mumc_model.selective.BIN_QUESTIONS", 1)
+    called("evaluate", site, "--out", tmp_path, "--normaliser", "clinical")
+    assert not measured.exists()
     code, out, _ = called("evaluate", site, "--out", tmp_path)
     assert code == 0
     trust = json.loads((tmp_path / "evaluation.json").read_text())["trust"]
@@ -126,7 +134,7 @@ def test_an_evaluation_of_the_own_model_puts_the_test_splits_accuracies_beside_a
     assert sum(shares) == pytest.approx(1)
     assert "Referred to a human" in out
     assert "Short lists at a risk of 10 %" in (tmp_path / "evaluation.md").read_text()
-    assert json.loads((site / "state" / "vqa" / "measured.json").read_text())["split"] == "test"
+    assert json.loads(measured.read_text())["split"] == "test"
 
 
 def test_the_curve_of_other_sites_beside_the_encoders_is_taken_into_the_model(called, site, encoders, tmp_path):

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from mumc_model.errors import CheckpointError
@@ -30,6 +32,15 @@ def test_equally_sure_answers_are_counted_together_in_whatever_order_they_stand(
     table = AccuracyTable.of(sure, right)
     assert (table.counts, table.right) == ((90,), (30,))
     assert AccuracyTable.of(sure, right[::-1]) == table
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=BIN_QUESTIONS, max_size=400))
+@example([1] * 10 + [9] * 50)
+def test_no_bin_has_fewer_questions_than_the_least_and_none_is_lost(sure):
+    table = AccuracyTable.of(sure, [True] * len(sure))
+    assert min(table.counts) >= BIN_QUESTIONS
+    assert sum(table.counts) == sum(table.right) == len(sure)
 
 
 def test_with_too_few_questions_nothing_is_said():

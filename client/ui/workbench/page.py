@@ -15,7 +15,15 @@ from client.ui.workbench.training import training_html
 
 EVERY_S = 10
 BANNER = "Research software, no diagnosis. Studies stay on this machine; every question stands in the site's log."
-WATCHED = ("site.yaml", "state/log.jsonl", "state/evaluation/evaluation.json", "state/supernode.log")
+WATCHED = (
+    "site.yaml",
+    "state/log.jsonl",
+    "state/evaluation/evaluation.json",
+    "state/supernode.log",
+    "state/uncharged.jsonl",
+    "state/privacy/ledger.jsonl",
+    "state/vqa/model.safetensors",
+)
 
 Stamps = tuple[tuple[int, int], ...]
 

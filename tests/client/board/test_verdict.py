@@ -92,6 +92,8 @@ def test_privacy_is_rounded_up_and_never_invented():
     missing = NotMeasured("privacy spent", "the ledger cannot be believed")
     bounded = Privacy(kind="bounded", unit="patient", epsilon=3.2101, cap=8.0, delta=1e-6)
     assert privacy_sentence(bounded) == "Privacy spent: epsilon 3.22 of at most 8.00 for each patient."
+    for runs, beyond in ((1, "; 1 run here without differential privacy is not covered."), (3, "; 3 runs here ")):
+        assert beyond in privacy_sentence(replace(bounded, uncharged=runs))
     assert privacy_sentence(Privacy.without("image")).startswith("No differential privacy was used")
     unknown = Privacy(kind="unknown", unit="patient", epsilon=missing, cap=missing, delta=missing)
     assert privacy_sentence(unknown) == "The privacy spent was not measured: the ledger cannot be believed."
