@@ -75,7 +75,7 @@ def test_the_site_passes_its_check_and_trains_a_round_on_it(story):
     failed = [check for check in story.checked["checks"] if check["status"] == "fail"]
     assert failed == []
     (journal,) = lines_of(story.federation.hub / "runs" / "trial" / "journal.jsonl")
-    assert [site["name"] for site in journal["sites"]] == [SITE]
+    assert journal["merged"] == [SITE]
 
 
 def test_no_name_of_the_archive_is_in_the_site(story):
