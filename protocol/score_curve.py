@@ -21,7 +21,7 @@ SCORES_FILE = "answer_scores.json"
 VALIDATED = "validated"
 """The metric that says how many questions the shares are of."""
 STEPS = 20
-"""Shares leave a site and the server in so many steps: exact ones of few questions would tell each question's score."""
+"""Shares leave a site and the server in so many steps. Of 20 questions or fewer they are exact all the same."""
 LEAST_SITES = 3
 MOST_QUESTIONS = 1000
 """A site weighs no more than this many, whatever it says of itself."""
