@@ -24,7 +24,7 @@ from mumc_model.finetune import VqaData, finetune
 from mumc_model.sharing import load_private
 from mumc_model.trust import fit_trust
 from protocol.messages import Order, Report
-from protocol.score_curve import told
+from protocol.score_curve import curve_metrics
 
 SMALLEST_GROUP = 10
 """Accuracies over fewer questions stay at the site, because they tell of single patients, unless its limits say
@@ -92,7 +92,7 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
     metrics = {"loss": result.loss} | accuracies(rows, smallest)
     if result.validation_accuracy is not None and len(data.val) >= smallest:
         metrics["validation_accuracy"] = result.validation_accuracy
-        metrics |= told(trust.sets.own_curve(), trust.sets.questions)
+        metrics |= curve_metrics(trust.sets.own_curve(), trust.sets.questions, smallest)
     return _report(order, site, recipe, result.examples if result.examples >= smallest else 0, metrics)
 
 

@@ -1,8 +1,10 @@
 """How sure sites' models are of right answers, as shares at fixed points: what one site may learn of all others.
 
 A site tells the share of its validation questions whose score (1 less the probability of the right answer) is at most
-each point, in steps of a twentieth. The server averages the shares over sites, by questions, and tells the mean of
-three sites or more: of one it would be that site's own, and of two each could subtract its own.
+each point, as one of twenty values. Neighbouring shares tell how many questions lie between their points, often one or
+two; so a site tells its curve only where each value stands for at least as many counts as its smallest group has
+questions. The server averages the shares over sites, by questions, and tells the mean of three sites or more: of one it
+would be that site's own, and of two each could subtract its own.
 """
 
 import json
@@ -15,13 +17,16 @@ from protocol.errors import MessageError
 
 GRID = tuple(round(0.05 * point, 2) for point in range(1, 21))
 """The points; `mumc_model.conformal.GRID` is the same."""
-NAMES = tuple(f"answer_score_{round(100 * point):03d}" for point in GRID)
+SHARE_METRICS = tuple(f"answer_score_{round(100 * point):03d}" for point in GRID)
+"""Under these names the shares leave a site."""
 SCORES_FILE = "answer_scores.json"
 """Beside exported weights."""
 VALIDATED = "validated"
 """The metric that says how many questions the shares are of."""
 STEPS = 20
-"""Shares leave a site and the server in so many steps. Of 20 questions or fewer they are exact all the same."""
+"""A share leaves a site and the server as one of so many values: 0, 5 ... 95 %, of which the last stands for all above.
+
+Of n questions, n/20 counts or more have the same value, rounded down: from 200 questions on 10, of 20 a single one."""
 LEAST_SITES = 3
 MOST_QUESTIONS = 1000
 """A site weighs no more than this many, whatever it says of itself."""
@@ -40,11 +45,19 @@ class ScoreCurve:
         return {"grid": list(GRID), "share": [round(share, 4) for share in self.share], "sites": self.sites}
 
 
-def told(share: Sequence[float], questions: int) -> dict[str, float]:
-    """The metrics in which a site tells its curve; none where it has none."""
-    if not share:
+def fewest_questions(smallest: int) -> int:
+    """Questions from which on every value that a site tells stands for at least `smallest` counts."""
+    return STEPS * max(1, smallest)
+
+
+def curve_metrics(share: Sequence[float], questions: int, smallest: int) -> dict[str, float]:
+    """The metrics in which a site tells its curve; none where it has none, or too few questions to hide a few among.
+
+    `smallest` is the number of questions of the smallest group that the site tells anything about.
+    """
+    if not share or questions < fewest_questions(smallest):
         return {}
-    return {**dict(zip(NAMES, map(_stepped, share), strict=True)), VALIDATED: float(questions)}
+    return {**dict(zip(SHARE_METRICS, map(_stepped, share), strict=True)), VALIDATED: float(questions)}
 
 
 def merged(sites: Iterable[Mapping[str, float]]) -> ScoreCurve | None:
@@ -75,15 +88,15 @@ def from_json(text: str) -> ScoreCurve:
 
 def _read(metrics: Mapping[str, float]) -> list[tuple[tuple[float, ...], float]]:
     """The curve among a site's metrics with its weight, if there is a whole one."""
-    if not {*NAMES, VALIDATED} <= metrics.keys():
+    if not {*SHARE_METRICS, VALIDATED} <= metrics.keys():
         return []
-    share, weight = tuple(metrics[name] for name in NAMES), min(metrics[VALIDATED], MOST_QUESTIONS)
+    share, weight = tuple(metrics[name] for name in SHARE_METRICS), min(metrics[VALIDATED], MOST_QUESTIONS)
     return [(share, weight)] if _rises(share) and weight >= 1 else []
 
 
 def _stepped(share: float) -> float:
-    """The share rounded down to a step, which never makes a short list shorter."""
-    return math.floor(share * STEPS + 1e-9) / STEPS
+    """The share rounded down to one of the values, which never makes a short list shorter."""
+    return min(math.floor(share * STEPS + 1e-9), STEPS - 1) / STEPS
 
 
 def _rises(share: Sequence[float]) -> bool:

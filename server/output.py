@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.loader import dump, load
-from protocol.score_curve import NAMES, merged
+from protocol.score_curve import SHARE_METRICS, merged
 from server.checkpoint import WEIGHTS, write_whole
 from server.config import RunConfig
 from server.errors import OutputError
@@ -102,7 +102,7 @@ def result_json(
         _cell({"site": site}, name, value, report.examples, config.seed)
         for site, report in sorted(tally.reports.items())
         for name, value in report.metrics.items()
-        if name not in NAMES
+        if name not in SHARE_METRICS
     ]
     curve = merged(report.metrics for report in tally.reports.values())
     values = {

@@ -14,7 +14,8 @@ from mumc_model.evaluate import AnswerRow
 from mumc_model.sharing import is_shared
 from mumc_model.vqa import VqaModel
 from protocol.messages import Refusal, Report
-from protocol.score_curve import NAMES, VALIDATED
+from protocol.score_curve import SHARE_METRICS, VALIDATED, fewest_questions
+from tests.federation import LIMITS, limit
 
 KINDS = {"accuracy", "accuracy_open", "accuracy_closed", "tested", "tested_open", "tested_closed"}
 
@@ -51,7 +52,18 @@ def test_only_metrics_leave_after_fine_tuning(finetuned):
     _, answer = finetuned
     assert isinstance(answer.message, Report)
     assert answer.arrays == {}
-    assert set(answer.message.metrics) == KINDS | {"loss", "validation_accuracy", VALIDATED, *NAMES}
+    assert set(answer.message.metrics) == KINDS | {"loss", "validation_accuracy"}
+
+
+def test_the_curve_of_scores_leaves_only_where_each_of_its_values_could_be_of_a_group_that_may_be_told(server, folder):
+    questions = folder / "vqa.jsonl"
+    rows = [line for line in questions.read_text().splitlines() if json.loads(line)["split"] == "val"]
+    questions.write_text(questions.read_text() + "\n".join(rows) + "\n")
+    assert 2 * len(rows) == fewest_questions(1)
+    limit(folder, **LIMITS, smallest_count=1)
+    metrics = server.ask(folder, server.finetune()).message.metrics
+    assert {VALIDATED, *SHARE_METRICS} < set(metrics)
+    assert metrics[VALIDATED] == 20
 
 
 def test_the_accuracies_are_those_of_the_answers_kept_at_the_site(finetuned):

@@ -6,7 +6,7 @@ from pathlib import Path
 from client.cli_log import line_words
 from client.log import site_log_file
 from protocol.hashchain import Entry
-from protocol.score_curve import NAMES
+from protocol.score_curve import SHARE_METRICS
 
 LAST = 30
 """So many of the newest lines are shown; `mumc-site log show` prints all."""
@@ -103,7 +103,7 @@ def when(entry: Entry) -> str:
 
 def _metrics(metrics: Mapping[str, float]) -> str:
     """Their numbers; of the curve that short lists are made with, only that it was sent."""
-    curve = set(metrics) & set(NAMES)
+    curve = set(metrics) & set(SHARE_METRICS)
     said = [f"{name} {value:.4g}" for name, value in sorted(metrics.items()) if name not in curve]
     return "; ".join([*said, *([f"and {len(curve)} points of the curve for short lists"] if curve else [])])
 
