@@ -5,21 +5,25 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from client.board.facts import NotMeasured
+from protocol.statistics import NOT_GIVEN
+from protocol.suppression import Cell
 
-__all__ = ["Cell", "Copies", "DataCard", "Lengths", "NotMeasured", "Overlap", "Quarantine", "Repeats", "Skew", "Table"]
+__all__ = [
+    "NOT_GIVEN",
+    "Cell",
+    "Copies",
+    "DataCard",
+    "Lengths",
+    "NotMeasured",
+    "Overlap",
+    "Quarantine",
+    "Repeats",
+    "Skew",
+    "Table",
+]
 
 KIND, VERSION = "data-card", 1
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-NOT_GIVEN = "not given"
-"""Stands for a label that a record does not have."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A count, and how many privacy units stand behind it: few of either is a small cell."""
-
-    count: int
-    units: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +107,9 @@ class Skew:
     of: str
     by: str
     here: Mapping[str, float]
-    """Share of each label."""
+    """Share of each label, among those whose counts the federation has told."""
     federation: Mapping[str, float]
+    """The same of all sites together."""
 
     @property
     def distance(self) -> float:

@@ -1,14 +1,14 @@
-"""The labels that everyone may know: fixed lists, onto which a site's own spellings are mapped.
+"""Which of a site's own spellings mean which of the labels that everyone may know (`protocol/statistics.py`).
 
-Only these ever leave a site. What a hospital writes into a column may be anything, a name too.
+Only these labels ever leave a site. What a hospital writes into a column may be anything, a name too.
 """
 
 import re
 from collections.abc import Mapping
 
-from client.datacard.facts import NOT_GIVEN, Cell, Table
+from client.datacard.facts import Cell, Table
+from protocol.statistics import NOT_GIVEN, OTHER, TABLES
 
-OTHER = "other"
 _MODALITIES = {
     "mammography": r"mammo|^mg$",
     "angiography": r"angio|^xa$|venogra",
@@ -56,13 +56,11 @@ FIXED: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("questions", "split"): _SPLITS,
 }
 """By kind of record and what is known of it: each label with the pattern of the spellings that mean it."""
-_CLOSED = {("questions", "answer type"), ("questions", "split")}
-"""Where the site's files allow these labels and no others."""
 
 
 def labels_of(of: str, by: str) -> tuple[str, ...]:
     """The whole list, in its order; it is the same at every site, whatever the site holds."""
-    return (*FIXED[of, by], *(() if (of, by) in _CLOSED else (OTHER, NOT_GIVEN)))
+    return TABLES[f"{of} by {by}"]
 
 
 def fixed_label(of: str, by: str, written: str) -> str:

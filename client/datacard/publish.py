@@ -8,13 +8,13 @@ from client.config import read_site_config
 from client.datacard.facts import Cell, Copies, DataCard, Lengths, NotMeasured, Overlap
 from client.datacard.labels import in_fixed_labels
 from client.datacard.stamp import FOLDER, PUBLIC
-from client.datacard.suppression import SMALLEST, is_small, publish_count, publish_table, rounded_down
 from client.keys import SiteKeys
 from client.log import site_log_file
 from client.privacy.policy import PrivacyPolicy, read_policy
 from mumc_model.data.files import write_atomically
 from protocol.datacard import seal
 from protocol.signing import payload_hash
+from protocol.suppression import SMALLEST, is_small, publish_count, publish_table, rounded_down
 
 PUBLIC_SETS = ("vqa_rad", "slake", "vqa_med_2019", "pathvqa", "roco", "mimic_cxr")
 """Names that everyone knows already; any other set is told as `another set`."""

@@ -19,6 +19,7 @@ from client.intake.outcome import Outcome, Picture, Text
 from client.intake.store import Store
 from mumc_model.data.site_writer import SiteWriter
 from mumc_model.errors import DataError
+from protocol.statistics import DIGEST, TABLES, Statistics
 
 NONE = Cell(count=0, units=0)
 
@@ -251,11 +252,14 @@ def test_no_store_is_made_where_there_is_none(site):
     assert not (site / "state" / "intake.sqlite").exists()
 
 
-FEDERATION = {
-    "kind": "federation-statistics",
-    "version": 1,
-    "counts": {"images by modality": {"x-ray": 50, "ct": 50}, "questions by split": {"train": 30, "val": 10}},
+COUNTS = {
+    **{name: dict.fromkeys(labels, 0) for name, labels in TABLES.items()},
+    "images by modality": dict.fromkeys(TABLES["images by modality"], 0) | {"x-ray": 50, "ct": 50},
+    "questions by split": {"train": 30, "val": 10, "test": 0},
 }
+FEDERATION = json.loads(
+    Statistics(run_id="statistics-1", labels=DIGEST, sites=3, made="2026-11-27", counts=COUNTS).to_file()
+)
 
 
 def test_skew_is_the_total_variation_between_the_shares(site):
@@ -267,6 +271,11 @@ def test_skew_is_the_total_variation_between_the_shares(site):
     assert modality.distance == pytest.approx(5 / 9)
     assert split.here == {"train": 0.4, "val": 0.2, "test": 0.4}
     assert split.distance == pytest.approx(0.4)
+    withheld = FEDERATION | {"counts": COUNTS | {"questions by split": {"train": 30, "val": 10}}}
+    (site / FOLDER / "federation.json").write_text(json.dumps(withheld))
+    split = build(site).skew[1]
+    assert split.here == pytest.approx({"train": 2 / 3, "val": 1 / 3})
+    assert split.distance == pytest.approx(1 / 12)
     assert Skew(of="images", by="organ", here={"head": 1.0}, federation={"chest": 1.0}).distance == 1.0
 
 
@@ -277,13 +286,15 @@ def test_skew_is_the_total_variation_between_the_shares(site):
         {"images by name": {"x": 1}},
         {"images by modality": {"Dr. X": 1}},
         {"images by modality": {"ct": -1}},
-        {"images by modality": {"ct": 0}},
+        {"images by modality": {"ct": 7}},
+        {"images by modality": {"ct": 10**9}},
         {"images by modality": {"ct": True}},
     ],
 )
 def test_counts_of_a_federation_that_cannot_be_are_refused(site, counts):
     (site / FOLDER).mkdir(parents=True, exist_ok=True)
-    (site / FOLDER / "federation.json").write_text(json.dumps(FEDERATION | {"counts": counts}))
+    wrong = None if counts is None else COUNTS | counts
+    (site / FOLDER / "federation.json").write_text(json.dumps(FEDERATION | {"counts": wrong}))
     with pytest.raises(DataError, match=r"federation\.json holds no counts of a federation"):
         build(site)
 

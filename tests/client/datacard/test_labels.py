@@ -34,3 +34,8 @@ def test_every_label_of_the_lists_means_itself():
     for of, by in FIXED:
         for label in labels_of(of, by):
             assert fixed_label(of, by, label) == label
+
+
+def test_every_label_that_is_not_the_rest_has_a_spelling():
+    for of, by in FIXED:
+        assert [label for label in labels_of(of, by) if label not in ("other", "not given")] == list(FIXED[of, by])

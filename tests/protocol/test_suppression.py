@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.datacard.facts import Cell
-from client.datacard.suppression import WITHHELD, is_small, publish_count, publish_table, withheld
+from protocol.suppression import WITHHELD, Cell, is_small, publish_count, publish_table, withheld
 
 K = 3
 """The smallest count of the small tables."""
@@ -79,7 +78,7 @@ def test_nor_by_who_knows_the_exact_total_wherever_a_larger_cell_is_withheld_too
 
 def test_the_solver_sees_a_lone_withheld_cell(monkeypatch):
     monkeypatch.setattr(
-        "client.datacard.suppression.withheld",
+        "protocol.suppression.withheld",
         lambda cells, smallest: {label for label, cell in cells.items() if cell.count and is_small(cell, smallest)},
     )
     tables = [table(values) for values in itertools.product(range(7), repeat=3)]

@@ -1,6 +1,7 @@
 """What of a table of counts may be published: small cells are withheld, and so that nobody can work them out.
 
-The rule for one table over a list of labels that everyone knows:
+A site follows the rule for its own card, and the server for the sum of all sites. For one table over a list of labels
+that everyone knows:
 
 1. A cell is small where it counts some, but fewer than `smallest` records, or records of fewer than `smallest` privacy
    units. An empty cell is about nobody and is told.
@@ -14,14 +15,21 @@ differ: one is small and one is not. Where there is no larger cell at all, round
 """
 
 from collections.abc import Mapping
-
-from client.datacard.facts import Cell
+from dataclasses import dataclass
 
 WITHHELD = "withheld"
 SMALLEST = 10
 """Figures about fewer never leave, however low the site's own limit is."""
 
 Published = int | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A count, and how many privacy units stand behind it: few of either is a small cell."""
+
+    count: int
+    units: int
 
 
 def is_small(cell: Cell, smallest: int) -> bool:
