@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -144,7 +144,7 @@ def exchange(
             pauses = _pauses()
         elif waiting:
             soonest = min(deadline for _, deadline in waiting.values())
-            time.sleep(min(next(pauses), max(0.0, soonest - time.monotonic())))
+            _rest(grid, waiting, min(next(pauses), max(0.0, soonest - time.monotonic())))
 
 
 def _message(content: Callable[[int], RecordDict], node: int, order: Order, ttl: float) -> Message:
@@ -210,6 +210,15 @@ def _pull(grid: Grid, message_id: str, node: int, order: Order) -> Reply | None:
     if replies[0].has_error():
         return Reply(node=node, order=order, fault=f"flower_{replies[0].error.code}")
     return Reply(node=node, order=order, content=replies[0].content)
+
+
+def _rest(grid: Grid, message_ids: Iterable[str], seconds: float) -> None:
+    """Sleep so long; less where the grid is of this process, and so knows at once that one of the replies is there."""
+    wait: Callable[[Iterable[str], float], None] | None = getattr(grid, "wait_for_any", None)
+    if wait is None:
+        time.sleep(seconds)
+    else:
+        wait(message_ids, seconds)
 
 
 def _pauses() -> Iterator[float]:

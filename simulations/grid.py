@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -86,6 +86,14 @@ class LocalGrid(Grid):
                 self._on_reply()
         return replies
 
+    def wait_for_any(self, message_ids: Iterable[str], seconds: float) -> None:
+        """Return when one of these messages has its reply, or `seconds` later."""
+        futures = [self._asked[message_id][1] for message_id in message_ids if message_id in self._asked]
+        if futures:
+            wait(futures, seconds, FIRST_COMPLETED)
+        else:
+            time.sleep(seconds)
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Push, then pull until every reply is there or `timeout` seconds have passed."""
         waiting = set(self.push_messages(messages))
@@ -95,7 +103,7 @@ class LocalGrid(Grid):
             for reply in self.pull_messages(waiting):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 replies.append(reply)
-            time.sleep(0.01)
+            self.wait_for_any(waiting, 0.01)
         return replies
 
 

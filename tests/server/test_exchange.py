@@ -194,3 +194,23 @@ def test_a_lost_site_gets_a_moment_to_come_back():
     assert wait_for_nodes(Grid(), wanted=3, least=2, wait_s=5.0, rejoin_s=5.0) == [1, 2, 3]
     assert wait_for_nodes(Grid(), wanted=3, least=2, wait_s=5.0, rejoin_s=0.0) == [1, 2]
     assert wait_for_nodes(Grid(), wanted=3, least=3, wait_s=5.0, rejoin_s=0.0) == [1, 2, 3]
+
+
+def test_a_grid_that_can_wait_for_replies_is_asked_to_and_nobody_sleeps(monkeypatch):
+    class WaitingGrid(FakeGrid):
+        """Its second reply is there only after a wait."""
+
+        waits: list[tuple[set[str], float]] = []
+
+        def pull_messages(self, message_ids):
+            return super().pull_messages(message_ids) if self.waits or "1-1" in message_ids else []
+
+        def wait_for_any(self, message_ids, seconds):
+            self.waits.append((set(message_ids), seconds))
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("it slept"))
+    grid = WaitingGrid({1: answers, 2: answers})
+    assert [reply.node for reply in asked(grid, [1, 2])] == [1, 2]
+    # It gave one reply, and looked again before it waited for the other.
+    assert [ids for ids, _ in grid.waits] == [{"1-2"}]
+    assert 0 < grid.waits[0][1] <= 0.25

@@ -1,3 +1,5 @@
+import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -59,3 +61,27 @@ def test_progress_counts_the_replies_taken():
     grid = LocalGrid({101: Path("/a")}, Echo(), on_reply=lambda: taken.append(1))
     grid.send_and_receive([ask(grid, 101)])
     assert taken == [1]
+
+
+def test_a_wait_ends_with_the_first_reply_and_not_with_the_seconds_it_may_last():
+    late = {101: Future(), 102: Future()}
+
+    class Slow(Echo):
+        def submit(self, message, context):
+            return late[context.node_id]
+
+    grid = LocalGrid({101: Path("/a"), 102: Path("/b")}, Slow())
+    ids = grid.push_messages([ask(grid, 101), ask(grid, 102)])
+    timer = threading.Timer(0.05, late[102].set_exception, [ValueError()])
+    timer.start()
+    started = time.monotonic()
+    grid.wait_for_any(ids, 60.0)
+    assert time.monotonic() - started < 30
+    assert [reply.metadata.src_node_id for reply in grid.pull_messages(ids)] == [102]
+    timer.join()
+
+
+def test_a_wait_for_replies_that_do_not_come_lasts_its_seconds(grid):
+    started = time.monotonic()
+    grid.wait_for_any(["message-of-nobody"], 0.05)
+    assert time.monotonic() - started >= 0.05
