@@ -6,138 +6,22 @@ Frozen, keyword-only and checked once, here. No torch: the server, the planner a
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mumc_model.errors import ConfigError
+from mumc_model.config_checks import require, require_at_least, require_share
+from mumc_model.model_config import STEM_GROUP, InitConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.privacy import AdapterConfig, PrivacyConfig
 
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _require_share(name: str, value: float) -> None:
-    _require(0.0 <= value <= 1.0, f"{name} is {value}, but it is a share: choose it between 0 and 1")
-
-
-def _require_at_least(least: float, section: str, settings: object, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        _require(value >= least, f"{section}.{name} is {value}; choose {least:g} or more")
-
-
-STEM_GROUP = 8
-"""Channels that a convolutional stem normalises together."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionConfig:
-    """The image encoder, a ViT."""
-
-    image_size: int
-    """Side of the square input in pixels."""
-    patch_size: int
-    """Side of a patch in pixels; the image side is a multiple of it."""
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float = 4.0
-    stem: Literal["linear", "conv"] = "linear"
-    """`linear` is ViT's patch embedding; `conv` (3x3 of stride 2, GroupNorm) learns far faster from little data."""
-    stem_width: int = 32
-    """Channels of a convolutional stem's first layer; they double from layer to layer up to `width`."""
-    pos_embed: Literal["sincos", "learned"] = "sincos"
-    """`sincos` is fixed in pre-training, as in the paper; `learned` is trained."""
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that cannot be or do not divide."""
-        _require_at_least(1, "model.vision", self, "image_size", "patch_size", "width", "depth", "heads", "mlp_ratio")
-        _require(
-            self.image_size % self.patch_size == 0,
-            f"model.vision.image_size {self.image_size} is not a multiple of vision.patch_size {self.patch_size}",
-        )
-        _require(
-            self.width % self.heads == 0, f"model.vision.width {self.width} is not a multiple of {self.heads} heads"
-        )
-        _require(
-            self.pos_embed == "learned" or self.width % 4 == 0,
-            f"model.vision.pos_embed=sincos needs a width that is a multiple of 4, not {self.width}",
-        )
-        if self.stem == "conv":
-            self._check_stem()
-
-    def _check_stem(self) -> None:
-        _require(
-            self.patch_size > 1 and self.patch_size & (self.patch_size - 1) == 0,
-            "model.vision.stem=conv halves the image at each step; "
-            f"patch_size {self.patch_size} must be a power of two",
-        )
-        for name in ("stem_width", "width"):
-            channels = getattr(self, name)
-            _require(
-                channels > 0 and channels % STEM_GROUP == 0,
-                f"model.vision.stem=conv normalises channels by groups of {STEM_GROUP}, so "
-                f"model.vision.{name} {channels} must be a multiple of {STEM_GROUP}",
-            )
-
-    @property
-    def patches(self) -> int:
-        """Number of patches of a whole image."""
-        return (self.image_size // self.patch_size) ** 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextConfig:
-    """BERT: the first `text_layers` read text, the next `fusion_layers` cross-attend to the image."""
-
-    width: int
-    text_layers: int
-    fusion_layers: int
-    heads: int
-    vocab_size: int = 0
-    """Number of tokens; 0 takes the size of the run's vocabulary."""
-    max_positions: int = 512
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that cannot be or do not divide."""
-        _require_at_least(1, "model.text", self, "width", "heads")
-        _require_at_least(3, "model.text", self, "max_positions")
-        _require_at_least(0, "model.text", self, "text_layers", "fusion_layers", "vocab_size")
-        _require(self.width % self.heads == 0, f"model.text.width {self.width} is not a multiple of {self.heads} heads")
-        _require_share("model.text.dropout", self.dropout)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """MUMC: two encoders, two projections into one space, a matching head."""
-
-    vision: VisionConfig
-    text: TextConfig
-    projection: int = 256
-    """Width of the shared embedding space."""
-    queue_size: int = 0
-    """Teacher features kept as extra negatives; 0 keeps none."""
-    temperature: float = 0.07
-    """Start of the learned temperature, clamped to [0.001, 0.5]."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that cannot be; a decoder may go without text layers, an encoder may not."""
-        _require_at_least(1, "model.text", self.text, "text_layers")
-        _require_at_least(1, "model", self, "projection")
-        _require_at_least(0, "model", self, "queue_size")
-        _require(
-            0.001 <= self.temperature <= 0.5, f"model.temperature is {self.temperature}; choose it from 0.001 to 0.5"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class InitConfig:
-    """Where the encoders start. Empty: at random."""
-
-    vision: str = ""
-    """A timm model name, or a local folder or `.safetensors` file."""
-    text: str = ""
-    """A Hugging Face model name, or a local folder or `.safetensors` file."""
+__all__ = [
+    "STEM_GROUP",
+    "FinetuneConfig",
+    "InitConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "Recipe",
+    "TextConfig",
+    "VisionConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,14 +60,14 @@ class ObjectiveConfig:
         """Refuse weights and shares outside their range."""
         weights = {"mcl": self.mcl, "ucl": self.ucl, "itm": self.itm, "mlm": self.mlm, "mim": self.mim}
         for name, weight in weights.items():
-            _require(weight >= 0, f"objective.{name} is {weight}; a loss weight is 0 (off) or positive")
-        _require(any(weights.values()), "every loss of the objective has weight 0; switch at least one on")
+            require(weight >= 0, f"objective.{name} is {weight}; a loss weight is 0 (off) or positive")
+        require(any(weights.values()), "every loss of the objective has weight 0; switch at least one on")
         for name in ("patch_drop", "mlm_probability", "distill", "momentum"):
-            _require_share(f"objective.{name}", getattr(self, name))
-        _require_at_least(0, "objective", self, "distill_ramp_steps")
-        _require_at_least(1, "objective", self, "mim_depth")
-        _require(self.patch_drop < 1, "objective.patch_drop is 1, which leaves no patch to look at; drop fewer")
-        _require(
+            require_share(f"objective.{name}", getattr(self, name))
+        require_at_least(0, "objective", self, "distill_ramp_steps")
+        require_at_least(1, "objective", self, "mim_depth")
+        require(self.patch_drop < 1, "objective.patch_drop is 1, which leaves no patch to look at; drop fewer")
+        require(
             self.mim == 0 or self.patch_drop > 0,
             "objective.mim reconstructs dropped patches, but patch_drop is 0; drop some or set mim to 0",
         )
@@ -209,13 +93,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Refuse rates and counts outside their range."""
-        _require_at_least(0, "optimizer", self, "weight_decay", "warmup_steps", "rewarm_steps", "clip_norm")
+        require_at_least(0, "optimizer", self, "weight_decay", "warmup_steps", "rewarm_steps", "clip_norm")
         for name in ("lr", "eps"):
-            _require(getattr(self, name) > 0, f"optimizer.{name} is {getattr(self, name)}; choose it above 0")
-        _require(
+            require(getattr(self, name) > 0, f"optimizer.{name} is {getattr(self, name)}; choose it above 0")
+        require(
             all(0 <= beta < 1 for beta in self.betas), f"optimizer.betas are {list(self.betas)}; choose them in [0, 1)"
         )
-        _require_share("optimizer.final_lr_share", self.final_lr_share)
+        require_share("optimizer.final_lr_share", self.final_lr_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,14 +125,14 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse batches that do not divide."""
-        _require(self.batch_size >= 2, f"pretrain.batch_size is {self.batch_size}; contrast needs at least 2 records")
-        _require(
+        require(self.batch_size >= 2, f"pretrain.batch_size is {self.batch_size}; contrast needs at least 2 records")
+        require(
             self.accumulation >= 1 and self.batch_size % self.accumulation == 0,
             f"pretrain.batch_size {self.batch_size} is not a multiple of pretrain.accumulation {self.accumulation}",
         )
-        _require_at_least(3, "pretrain", self, "caption_tokens")
-        _require_at_least(0, "pretrain", self, "prox_mu")
-        _require(0 < self.crop_scale <= 1, f"pretrain.crop_scale is {self.crop_scale}; choose it in (0, 1]")
+        require_at_least(3, "pretrain", self, "caption_tokens")
+        require_at_least(0, "pretrain", self, "prox_mu")
+        require(0 < self.crop_scale <= 1, f"pretrain.crop_scale is {self.crop_scale}; choose it in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,12 +165,12 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts and shares outside their range."""
-        _require_at_least(0, "finetune", self, "steps", "image_size", "decoder_layers", "examples")
-        _require_at_least(1, "finetune", self, "batch_size", "select_every")
-        _require_at_least(3, "finetune", self, "question_tokens", "answer_tokens")
+        require_at_least(0, "finetune", self, "steps", "image_size", "decoder_layers", "examples")
+        require_at_least(1, "finetune", self, "batch_size", "select_every")
+        require_at_least(3, "finetune", self, "question_tokens", "answer_tokens")
         for name in ("distill", "momentum"):
-            _require_share(f"finetune.{name}", getattr(self, name))
-        _require(
+            require_share(f"finetune.{name}", getattr(self, name))
+        require(
             not self.adapters.rank or self.freeze != "encoders",
             f"finetune.adapters.rank is {self.adapters.rank} and finetune.freeze=encoders, so nothing is left to "
             "adapt; set freeze to none or vision, or the rank to 0",
@@ -305,17 +189,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse a queue under differential privacy: it holds other patients' features."""
-        _require(
+        require(
             not (self.privacy.on and self.model.queue_size),
             f"privacy is on and model.queue_size is {self.model.queue_size}; a queue contrasts a patient with earlier "
             "ones, so no epsilon would hold: set model.queue_size=0, the public bank takes its place",
         )
-        _require(
+        require(
             not (self.privacy.on and self.pretrain.adapters.rank),
             f"privacy is on and pretrain.adapters.rank is {self.pretrain.adapters.rank}, which a private step does not "
             "know; set it to 0, and privacy.adapters.rank in its place",
         )
-        _require(
+        require(
             not (self.privacy.releases_metrics and (self.finetune.adapters.rank or self.finetune.examples)),
             "privacy.finetune.release is metrics, and private fine-tuning knows neither finetune.adapters nor "
             "finetune.examples; set both to 0",

@@ -4,12 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mumc_model.errors import ConfigError
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
+from mumc_model.config_checks import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +24,8 @@ class BankConfig:
 
     def __post_init__(self) -> None:
         """Refuse a bank that cannot contrast."""
-        _require(self.size >= 2, f"privacy.bank.size is {self.size}; contrast needs at least 2 pairs")
-        _require(self.refresh_steps >= 1, f"privacy.bank.refresh_steps is {self.refresh_steps}; choose 1 or more")
+        require(self.size >= 2, f"privacy.bank.size is {self.size}; contrast needs at least 2 pairs")
+        require(self.refresh_steps >= 1, f"privacy.bank.refresh_steps is {self.refresh_steps}; choose 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +39,8 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         """Refuse ranks that cannot be."""
-        _require(self.rank >= 0, f"adapters.rank is {self.rank}; choose 0 (none) or more")
-        _require(self.alpha > 0, f"adapters.alpha is {self.alpha}; choose it above 0")
+        require(self.rank >= 0, f"adapters.rank is {self.rank}; choose 0 (none) or more")
+        require(self.alpha > 0, f"adapters.alpha is {self.alpha}; choose it above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +68,11 @@ class PrivateFinetuneConfig:
         """Refuse numbers that protect nothing."""
         for name in ("noise_multiplier", "clipping_norm", "metrics_noise"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"privacy.finetune.{name} is {value}; choose a finite number above 0")
+            require(0 < value < math.inf, f"privacy.finetune.{name} is {value}; choose a finite number above 0")
         for name in ("expected_batch", "physical_batch"):
             value = getattr(self, name)
-            _require(value >= 1, f"privacy.finetune.{name} is {value}; choose 1 or more")
-        _require(
+            require(value >= 1, f"privacy.finetune.{name} is {value}; choose 1 or more")
+        require(
             all(answer.strip() for answer in self.answers) and len(set(self.answers)) == len(self.answers),
             "privacy.finetune.answers has an empty text or the same one twice; list each public answer once",
         )
@@ -112,10 +107,10 @@ class PrivacyConfig:
         """Refuse numbers that protect nothing."""
         for name in ("noise_multiplier", "clipping_norm"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"privacy.{name} is {value}; choose a finite number above 0")
+            require(0 < value < math.inf, f"privacy.{name} is {value}; choose a finite number above 0")
         for name in ("expected_batch", "physical_batch"):
-            _require(getattr(self, name) >= 1, f"privacy.{name} is {getattr(self, name)}; choose 1 or more")
-        _require(
+            require(getattr(self, name) >= 1, f"privacy.{name} is {getattr(self, name)}; choose 1 or more")
+        require(
             self.on or not self.releases_metrics,
             "privacy.finetune.release is metrics and privacy.unit is none, so nothing would be protected; set "
             "privacy=patient, or privacy.finetune.release=nothing",
