@@ -207,58 +207,93 @@ def with_feedback(
 
 def _owed(flat: Array, residual: Array | None, dtype: str, codec: Codec, sent: dict[str, Array]) -> Array:
     """What is owed after an update of a type, whose encoded values are written into `sent`; in one pass over memory."""
-    owed = np.empty_like(flat)
+    owed, scratch = np.empty_like(flat), _Scratch(codec.block)
     for start, stop in _chunks(flat.size):
         part = owed[start:stop]
-        part[:] = flat[start:stop]
-        if residual is not None:
-            part += residual[start:stop]
-        encoded = encode({dtype: part}, codec)
-        for name, array in encoded.items():
-            first = start // codec.block if name.endswith(".scales") else start
-            sent[name][first : first + array.size] = array
-        part -= restore(encoded, {dtype: part.size}, codec)[dtype]
+        if residual is None:
+            part[:] = flat[start:stop]
+        else:
+            np.add(flat[start:stop], residual[start:stop], out=part)
+        if codec.kind == "int8":
+            codes = sent[f"{dtype}.int8"][start:stop]
+            scales = sent[f"{dtype}.scales"][start // codec.block : -(-stop // codec.block)]
+            scratch.encode(part, codes, scales)
+            part -= _fitting(scratch.decode(codes, scales), dtype)
+        else:
+            encoded = encode({dtype: part}, codec)
+            for name, array in encoded.items():
+                sent[name][start:stop] = array
+            part -= restore(encoded, {dtype: part.size}, codec)[dtype]
     return owed
 
 
 def _to_int8(flat: Array, block: int) -> tuple[Array, Array]:
     codes, scales = np.empty(flat.size, np.int8), np.empty(-(-flat.size // block), np.float32)
+    scratch = _Scratch(block)
     for start, stop in _chunks(flat.size):
-        value_RB = _rows(flat[start:stop], block)
-        peak_R = np.maximum(value_RB.max(axis=1), -value_RB.min(axis=1))
-        _check_peaks(peak_R)
-        scale_R = peak_R / np.float32(LEVELS)
-        scale_R[scale_R < LEAST_SCALE] = 0
-        step_R = np.divide(np.float32(1), scale_R, out=np.zeros_like(scale_R), where=scale_R > 0)
-        value_RB *= step_R[:, None]
-        np.rint(value_RB, out=value_RB)
-        codes[start:stop] = value_RB.reshape(-1)[: stop - start]
-        scales[start // block : start // block + scale_R.size] = scale_R
+        scratch.encode(flat[start:stop], codes[start:stop], scales[start // block : -(-stop // block)])
     return codes, scales
 
 
 def _from_int8(codes: Array, scales: Array, block: int, dtype: str) -> Array:
     if not np.all((scales >= 0) & (scales <= LARGEST)):
         raise NotFiniteError(f"scales of the update are negative, NaN, or beyond {LARGEST:.3g}; nothing honest is")
-    if codes.size and int(codes.min()) < -LEVELS:
-        raise CodecError(f"codes of the update lie below -{LEVELS}, where the codec writes none; {_SAME_RUN}")
-    flat = np.empty(codes.size, dtype)
+    flat, scratch = np.empty(codes.size, dtype), _Scratch(block)
     for start, stop in _chunks(codes.size):
-        value_RB = _rows(codes[start:stop], block)
-        value_RB *= scales[start // block : start // block + len(value_RB), None]
-        # float16 holds less than float32.
-        with np.errstate(over="ignore"):
-            flat[start:stop] = value_RB.reshape(-1)[: stop - start]
-        if flat.itemsize < value_RB.itemsize and not np.isfinite(flat[start:stop]).all():
-            raise NotFiniteError(f"values of the update are beyond any {dtype}")
+        part = codes[start:stop]
+        if int(part.min()) < -LEVELS:
+            raise CodecError(f"codes of the update lie below -{LEVELS}, where the codec writes none; {_SAME_RUN}")
+        flat[start:stop] = _fitting(scratch.decode(part, scales[start // block : -(-stop // block)]), dtype)
     return flat
 
 
-def _rows(part: Array, block: int) -> Array:
-    """The values as a new float32 array of a block a row, the last filled up with 0."""
-    value_RB = np.zeros((-(-part.size // block), block), np.float32)
-    value_RB.reshape(-1)[: part.size] = part
-    return value_RB
+def _fitting(value: Array, dtype: str) -> Array:
+    """The float32 values for an array of a type, of which float16 holds less."""
+    if np.dtype(dtype).itemsize >= value.itemsize:
+        return value
+    with np.errstate(over="ignore"):
+        cast = value.astype(dtype)
+    if not np.isfinite(cast).all():
+        raise NotFiniteError(f"values of the update are beyond any {dtype}")
+    return cast
+
+
+class _Scratch:
+    """Memory in which chunk after chunk becomes `int8` and is read back; it stays in the processor's cache."""
+
+    def __init__(self, block: int) -> None:
+        self._block = block
+        self._held, self._sizes = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
+
+    def encode(self, part: Array, codes: Array, scales: Array) -> None:
+        """Write the codes of a chunk, and the scale of each of its blocks."""
+        value_RB = self._rows(part)
+        size_RB = np.abs(value_RB, out=self._sizes[: value_RB.size].reshape(value_RB.shape))
+        # Without their signs floats are in the order of their bits, NaN above all, and whole numbers are compared
+        # several at a time.
+        peak_R = size_RB.view(np.int32).max(axis=1).view(np.float32)
+        _check_peaks(peak_R)
+        np.divide(peak_R, np.float32(LEVELS), out=scales)
+        scales[scales < LEAST_SCALE] = 0
+        step_R = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
+        value_RB *= step_R[:, None]
+        np.rint(value_RB, out=value_RB)
+        np.copyto(codes, value_RB.reshape(-1)[: part.size], casting="unsafe")
+
+    def decode(self, codes: Array, scales: Array) -> Array:
+        """The values of a chunk, float32, until the next one is asked for."""
+        value_RB = self._rows(codes)
+        value_RB *= scales[:, None]
+        flat: Array = value_RB.reshape(-1)[: codes.size]
+        return flat
+
+    def _rows(self, part: Array) -> Array:
+        """The values of a chunk, a block a row, the last filled up with 0."""
+        rows = -(-part.size // self._block)
+        flat = self._held[: rows * self._block]
+        flat[: part.size] = part
+        flat[part.size :] = 0
+        return flat.reshape(rows, self._block)
 
 
 def _to_bfloat16(flat: Array) -> Array:
