@@ -15,6 +15,7 @@ from mumc_model.checkpoint import load_weights
 from mumc_model.data.files import write_atomically
 from mumc_model.errors import CheckpointError
 from mumc_model.evaluate import AnswerRow
+from mumc_model.normalise import NORMALISER
 from mumc_model.tensorfile import check_data, map_tensors, write_tensors
 from protocol.messages import Order, to_json
 
@@ -30,6 +31,8 @@ UNCHARGED = "uncharged.jsonl"
 VQA_MODEL, PRIVATE_VQA_MODEL = "vqa", "vqa-private"
 RELEASED = "released-metrics-{:05d}-{:03d}-{}.json"
 ROWS = "answers-{}.jsonl"
+ROWS_SCORED = "answers-{}.json"
+"""How those answers were compared with the truth."""
 
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -179,9 +182,11 @@ class RunState:
         """Where the answering model of private fine-tuning is kept: nothing uncharged is ever written there."""
         return self.folder / PRIVATE_VQA_MODEL
 
-    def keep_rows(self, split: str, rows: Iterable[AnswerRow]) -> None:
-        """Keep every answered question of a split, for the site's own eyes."""
+    def keep_rows(self, split: str, rows: Iterable[AnswerRow], normaliser: str = NORMALISER) -> None:
+        """Keep every answered question of a split, for the site's own eyes, and how it was compared with the truth."""
         lines = [json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows]
+        scored = {"asked": split, "normaliser": normaliser}
+        write_atomically(self.folder / ROWS_SCORED.format(split), json.dumps(scored).encode())
         write_atomically(self.folder / ROWS.format(split), "".join(lines).encode())
 
     def rows(self, split: str) -> list[AnswerRow]:

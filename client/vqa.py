@@ -28,7 +28,7 @@ from mumc_model.evaluate import AnswerRow
 from mumc_model.finetune import FinetuneResult, OnStep, VqaData, finetune
 from mumc_model.model import MumcModel
 from mumc_model.model_card import Facts
-from mumc_model.normalise import normalise_answer
+from mumc_model.normalise import NORMALISER, normalise_answer
 from mumc_model.pretrained import kind_of, load_tokenizer, read_config
 from mumc_model.retrieval import retrieve
 from mumc_model.scorecard import Card, Evaluated, scorecard
@@ -41,12 +41,11 @@ from mumc_model.vqa import VqaModel
 from mumc_model.zero_shot import Matcher, match_questions
 from protocol.score_curve import SCORES_FILE, from_json
 
+EVALUATION = "evaluation.json"
 ANSWERS = "answers.jsonl"
 """Beside an evaluation: every answered question of it, for the site's own eyes and for pairing two evaluations."""
 __all__ = ["OWN_MODEL", "ask_here", "evaluate_here", "finetune_here", "retrieve_here", "write_evaluation"]
 
-NORMALISER = "mumc"
-"""How answers are compared where nobody chose another way, here and on validation's questions."""
 VIEWS: tuple[tuple[str, View], ...] = (("blank_image", "blank"), ("shuffled_image", "shuffled"))
 
 
@@ -204,13 +203,17 @@ def retrieve_here(site: Site, model_folder: Path) -> str | None:
 def write_evaluation(card: Card, folder: Path, title: str) -> None:
     """Write `evaluation.json`, `.md` and `.svg`."""
     text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / "evaluation.json", (text + "\n").encode())
+    write_atomically(folder / EVALUATION, (text + "\n").encode())
     write_atomically(folder / "evaluation.md", to_markdown(card, title).encode())
     draw(card, folder / "evaluation.svg")
 
 
 def keep_answers(rows: Sequence[AnswerRow], folder: Path) -> None:
-    """Keep every answered question beside an evaluation; they are about patients and never leave the site."""
+    """Keep every answered question beside an evaluation; they are about patients and never leave the site.
+
+    What an earlier evaluation says of itself goes first: beside other answers it would be wrong.
+    """
+    (folder / EVALUATION).unlink(missing_ok=True)
     lines = [json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows]
     write_atomically(folder / ANSWERS, "".join(lines).encode())
 

@@ -16,7 +16,7 @@ from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.device import autocast
 from mumc_model.evaluate import AnswerRow, is_correct, right_answers
 from mumc_model.generate import generate
-from mumc_model.normalise import normalise_answer
+from mumc_model.normalise import NORMALISER, normalise_answer
 from mumc_model.views import Block, ImageTokens, OnAnswered, View, by_image
 from mumc_model.vqa import VqaModel
 
@@ -83,7 +83,7 @@ def answer_questions(
     device: torch.device,
     precision: str = "fp32",
     scoring: Scoring = "mean",
-    normaliser: str = "mumc",
+    normaliser: str = NORMALISER,
     calibration: Calibration | None = None,
     types: Sequence[str] = (),
     view: View = "real",
@@ -119,7 +119,7 @@ def generate_answers(
     device: torch.device,
     precision: str = "fp32",
     beams: int = 3,
-    normaliser: str = "mumc",
+    normaliser: str = NORMALISER,
     view: View = "real",
     on_answered: OnAnswered | None = None,
     apart: Sequence[str] = (),
@@ -151,14 +151,14 @@ def generate_answers(
 
 
 def answer_rows(
-    texts: Sequence[str], samples: VqaSamples, probability_NK: Tensor, normaliser: str = "mumc"
+    texts: Sequence[str], samples: VqaSamples, probability_NK: Tensor, normaliser: str = NORMALISER
 ) -> list[AnswerRow]:
     """The most probable of the candidate texts for each question, beside the truth."""
     confidence_N, best_N = probability_NK.max(dim=1)
     return _rows(samples, [texts[best] for best in best_N.tolist()], confidence_N, normaliser)
 
 
-def right_candidates(texts: Sequence[str], samples: VqaSamples, normaliser: str = "mumc") -> Tensor:
+def right_candidates(texts: Sequence[str], samples: VqaSamples, normaliser: str = NORMALISER) -> Tensor:
     """Which candidates, NK, are a right answer to each question; none where its answer is not listed."""
     places: dict[str, list[int]] = {}
     for place, text in enumerate(texts):
@@ -173,6 +173,7 @@ def right_candidates(texts: Sequence[str], samples: VqaSamples, normaliser: str 
 def _rows(samples: VqaSamples, predictions: Sequence[str], confidence_N: Tensor, normaliser: str) -> list[AnswerRow]:
     facts = zip(
         samples.image_keys,
+        samples.questions,
         samples.question_types,
         samples.answer_types,
         samples.answers,
@@ -190,6 +191,7 @@ def _rows(samples: VqaSamples, predictions: Sequence[str], confidence_N: Tensor,
             prediction=prediction,
             correct=is_correct(prediction, truth, normaliser, grammar_of(labels)),
             confidence=confidence,
+            question=question,
         )
-        for image, question_type, answer_type, truth, prediction, confidence, labels in facts
+        for image, question, question_type, answer_type, truth, prediction, confidence, labels in facts
     ]

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 
 from mumc_model.data.protocols import grammar_of
 from mumc_model.errors import DataError
-from mumc_model.normalise import accepted_answers, normalise_answer
+from mumc_model.normalise import NORMALISER, accepted_answers, normalise_answer
 
 Metrics = dict[str, Any]
 """Nested dictionary of numbers."""
@@ -51,6 +51,8 @@ class AnswerRow:
     correct: bool
     confidence: float
     """Probability of the prediction among the candidate answers."""
+    question: str = ""
+    """Its words; empty in rows that an earlier version kept."""
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain JSON values."""
@@ -64,7 +66,7 @@ class AnswerRow:
             DataError: a field is missing or unknown.
         """
         names = {field.name for field in fields(cls)}
-        if set(row) != names:
+        if set(row) | {"question"} != names:
             missing, unknown = sorted(names - set(row)), sorted(set(row) - names)
             raise DataError(
                 f"an answer row lacks the fields {missing} and has the unknown fields {unknown}; "
@@ -73,7 +75,7 @@ class AnswerRow:
         return cls(**row)
 
 
-def is_correct(prediction: object, truth: object, normaliser: str = "mumc", grammar: str = "plain") -> bool:
+def is_correct(prediction: object, truth: object, normaliser: str = NORMALISER, grammar: str = "plain") -> bool:
     """Whether both read exactly the same once normalised; part of the truth is not the truth.
 
     Under a `grammar` with alternatives the prediction may read as any of them.
@@ -81,7 +83,7 @@ def is_correct(prediction: object, truth: object, normaliser: str = "mumc", gram
     return normalise_answer(prediction, normaliser) in right_answers(truth, normaliser, grammar)
 
 
-def right_answers(truth: object, normaliser: str = "mumc", grammar: str = "plain") -> set[str]:
+def right_answers(truth: object, normaliser: str = NORMALISER, grammar: str = "plain") -> set[str]:
     """Every right answer in the form in which answers are compared."""
     return {normalise_answer(wording, normaliser) for wording in accepted_answers(str(truth), grammar)}
 
@@ -105,7 +107,7 @@ def score(rows: Sequence[AnswerRow]) -> Metrics:
     return metrics
 
 
-def out_of_list_share(candidates: Iterable[str], asked: Sequence[Question], normaliser: str = "mumc") -> float:
+def out_of_list_share(candidates: Iterable[str], asked: Sequence[Question], normaliser: str = NORMALISER) -> float:
     """Share of questions that no candidate answers rightly: the ceiling of ranking is one minus this."""
     known = {normalise_answer(candidate, normaliser) for candidate in candidates}
     missed = [known.isdisjoint(right_answers(q.answer, normaliser, grammar_of(q.labels))) for q in asked]
@@ -126,7 +128,7 @@ def question_only(train: Sequence[Question], test: Sequence[Question]) -> list[s
     return [by_text.get(_plain(row.question), guess) for row, guess in zip(test, fallback, strict=True)]
 
 
-def chance(test: Sequence[Question], normaliser: str = "mumc") -> list[float]:
+def chance(test: Sequence[Question], normaliser: str = NORMALISER) -> list[float]:
     """For each test question how likely a uniform guess among the answers that its type has in the test is right.
 
     A question that names several of them, as `left or right` does, leaves only those to guess among.

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mumc_model.normalise import normalise_answer
+from mumc_model.normalise import NORMALISER, normalise_answer
 
 BINS = 15
 
 
-def token_f1(prediction: str, truth: str, normaliser: str = "mumc") -> float:
+def token_f1(prediction: str, truth: str, normaliser: str = NORMALISER) -> float:
     """Harmonic mean of precision and recall over the words of both, repeated words counted; SQuAD's F1.
 
     Source: Rajpurkar et al., arXiv 1606.05250, section 6.1, with our normalisers in place of theirs.
@@ -27,7 +27,7 @@ def token_f1(prediction: str, truth: str, normaliser: str = "mumc") -> float:
     return 2 * shared / (len(predicted) + len(true))
 
 
-def bleu_1(prediction: str, truth: str, normaliser: str = "mumc") -> float:
+def bleu_1(prediction: str, truth: str, normaliser: str = NORMALISER) -> float:
     """Share of the prediction's words that the truth has, less where the prediction is too short.
 
     Source: Papineni et al., BLEU, ACL 2002, with unigrams and one reference.

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 from mumc_model.errors import ConfigError
 
+NORMALISER = "mumc"
+"""The one that is taken where nobody chose another."""
 _MOST_OPTIONAL = 6
 """Optional words of one answer that are tried in every combination; an answer with more is taken with all of them."""
 _ARTICLES = {"a", "an", "the"}
@@ -24,7 +26,7 @@ _CONTRACTED = """
 _CONTRACTIONS = {word.replace("'", ""): word for word in _CONTRACTED.split()}
 
 
-def normalise_answer(text: object, normaliser: str = "mumc") -> str:
+def normalise_answer(text: object, normaliser: str = NORMALISER) -> str:
     """The answer in the form in which it is compared.
 
     `mumc` is the paper's: lower case, no punctuation, "x-ray" joined. `vqa_v2` is the VQA challenge's: digits,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from client.board.compare import ANSWER_TYPES, Asked, compare
+from client.board.compare import ANSWER_TYPES, Marks, compare
 from client.board.facts import BoardFacts, Comparison, Effort, Gap, Group, NotMeasured, Privacy, Share
 from client.board.prices import Prices, costs
 from client.board.traffic import energy_at
@@ -62,14 +62,14 @@ def of_report(report: Values, prices: Prices, site: str = "") -> BoardFacts:
 
 def _compared(answers: Mapping[str, Answers], mask: Any, rng: np.random.Generator) -> Comparison:
     federated, local = answers[FEDERATED].where(mask), answers[LOCAL].where(mask)
-    asked = Asked(
+    marks = Marks(
         images=federated.clusters(),
         answer_types=federated.answer_types.tolist(),
         question_types=federated.question_types.tolist(),
         federated=federated.values,
         local=local.values,
     )
-    return compare(asked, SMALLEST_GROUP, rng)
+    return compare(marks, SMALLEST_GROUP, rng)
 
 
 def _plain(found: Comparison) -> dict[str, Any]:

@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from client.board.compare import Asked
+from client.board.compare import Marks
 from client.board.facts import Gap, NotMeasured
 from mumc_model.errors import DataError
 from mumc_model.evaluate import AnswerRow
 
-KEPT = ("answers.jsonl", "answers-test.jsonl")
-"""What `mumc-site evaluate` keeps, and what a run's own fine-tuning keeps."""
-CARD = "evaluation.json"
+KEPT = {"answers.jsonl": "evaluation.json", "answers-test.jsonl": "answers-test.json"}
+"""What `mumc-site evaluate` keeps, and what a run's own fine-tuning keeps; beside each, what says how it was scored."""
+RUN = "answers-test.jsonl"
 FEDERATED, LOCAL = "state/evaluation", "state/evaluation-local"
 NO_GUESS = NotMeasured(
     "gain over a guess without the image",
     "mumc-site evaluate was not run on the federated model beside training questions",
 )
-NORMALISER = "mumc"
 REMEDY = "evaluate both models again with the same split and normaliser (mumc-site evaluate)"
 
 
@@ -31,9 +30,10 @@ class Evaluation:
 
     place: str
     rows: Sequence[AnswerRow]
-    asked: str
-    """Which split, and how answers were compared; empty where the run's own fine-tuning gave them."""
+    scored: str
+    """Which split, and how answers were compared with the truth; empty where nothing beside the answers says so."""
     selection: str
+    """How the weights were chosen; empty where the run's own fine-tuning chose them."""
     guess: Gap | NotMeasured
     """The model less a guess from the words of the question alone."""
 
@@ -44,12 +44,13 @@ def read_evaluation(folder: Path) -> Evaluation:
     Raises:
         DataError: there are none, or they cannot be read.
     """
-    path = next((folder / name for name in KEPT if (folder / name).is_file()), None)
-    if path is None:
+    name = next((name for name in KEPT if (folder / name).is_file()), None)
+    if name is None:
         raise DataError(f"{folder} holds no answers; write them with: mumc-site evaluate SITE --out {folder}")
+    path = folder / name
     try:
         rows = [AnswerRow.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-        card = _card(folder / CARD)
+        card = _card(folder / KEPT[name])
     except (OSError, ValueError, TypeError, KeyError):
         raise DataError(f"the answers in {folder} cannot be read; {REMEDY}") from None
     if not rows:
@@ -61,45 +62,47 @@ def default_evaluation(root: Path, place: str) -> Path | None:
     """Where the site has its evaluation; for the federated model also what its newest run has left."""
     if any((root / place / name).is_file() for name in KEPT):
         return root / place
-    runs = (root / "state" / "runs").glob(f"*/{KEPT[1]}") if place == FEDERATED else ()
+    runs = (root / "state" / "runs").glob(f"*/{RUN}") if place == FEDERATED else ()
     newest = max(runs, key=lambda path: (path.stat().st_mtime, path.parent.name), default=None)
     return newest.parent if newest else None
 
 
-def paired(federated: Evaluation | NotMeasured, local: Evaluation | NotMeasured) -> Asked | NotMeasured:
-    """Both models' answers side by side; one may be missing.
-
-    Raises:
-        DataError: they answered other questions, or were compared with the truth in other ways.
-    """
-    there = [found for found in (federated, local) if isinstance(found, Evaluation)]
-    if not there:
-        return federated if isinstance(federated, NotMeasured) else NotMeasured("accuracy", "nothing was evaluated")
-    if len(there) > 1:
-        _refuse_other_questions(*there)
-    rows = there[0].rows
-    return Asked(
-        images=[row.image for row in rows],
-        answer_types=[row.answer_type for row in rows],
-        question_types=[row.question_type for row in rows],
+def paired(federated: Evaluation | NotMeasured, local: Evaluation | NotMeasured) -> Marks | NotMeasured:
+    """Both models' answers side by side; the local-only model's are left out where they cannot be compared."""
+    if isinstance(federated, Evaluation) and isinstance(local, Evaluation) and (why := _unlike(federated, local)):
+        local = NotMeasured("accuracy of a local-only model beside the federated one", f"{why}; {REMEDY}")
+    if isinstance(federated, NotMeasured) and isinstance(local, NotMeasured):
+        return NotMeasured("accuracy", f"{federated.why}; {local.why}")
+    (found, *_) = (side for side in (federated, local) if isinstance(side, Evaluation))
+    return Marks(
+        images=[row.image for row in found.rows],
+        answer_types=[row.answer_type for row in found.rows],
+        question_types=[row.question_type for row in found.rows],
         federated=_right(federated),
         local=_right(local),
     )
 
 
-def _refuse_other_questions(a: Evaluation, b: Evaluation) -> None:
-    questions = [[(r.image, r.question_type, r.answer_type, r.truth) for r in found.rows] for found in (a, b)]
-    if questions[0] != questions[1]:
-        raise DataError(
-            f"{a.place} answers {len(questions[0])} questions and {b.place} {len(questions[1])}, and they are not the "
-            f"same in the same order; {REMEDY}"
-        )
-    for known, other in ((a, b), (b, a)):
-        # A run evaluates by its one normaliser, and keeps no card that says so.
-        if known.asked and not other.asked and not known.asked.endswith(f"normaliser {NORMALISER}"):
-            raise DataError(f"{known.place} was measured by {known.asked}, and a run by {NORMALISER}; {REMEDY}")
-    if a.asked and b.asked and a.asked != b.asked:
-        raise DataError(f"{a.place} was measured by {a.asked}, and {b.place} by {b.asked}; {REMEDY}")
+def _unlike(a: Evaluation, b: Evaluation) -> str:
+    """Why two evaluations cannot be paired; empty where they are known to be of the same questions, scored alike."""
+    for found in (a, b):
+        if not found.scored:
+            return f"nothing in {found.place} says how its answers were compared with the truth"
+    if a.scored != b.scored:
+        return f"{a.place} was measured by {a.scored}, and {b.place} by {b.scored}"
+    for found in (a, b):
+        if not all(row.question for row in found.rows):
+            return f"an earlier version kept the answers in {found.place}, without the words of the questions"
+    if _questions(a) == _questions(b):
+        return ""
+    return (
+        f"{a.place} answers {len(a.rows)} questions and {b.place} {len(b.rows)}, and they are not the same in the "
+        "same order"
+    )
+
+
+def _questions(found: Evaluation) -> list[tuple[str, ...]]:
+    return [(r.image, r.question, r.question_type, r.answer_type, r.truth) for r in found.rows]
 
 
 def _right(found: Evaluation | NotMeasured) -> Any:
@@ -109,10 +112,14 @@ def _right(found: Evaluation | NotMeasured) -> Any:
 
 
 def _card(path: Path) -> dict[str, Any]:
+    """What the file beside the answers says of them; where there is none, nothing is known."""
     if not path.is_file():
-        return {"asked": "", "selection": "", "guess": NO_GUESS}
+        return {"scored": "", "selection": "", "guess": NO_GUESS}
     card = json.loads(path.read_text(encoding="utf-8"))
-    asked = f"{card['protocol']['asked']} questions, normaliser {card['normaliser']}"
-    beyond = card["differences"].get("question_only")
-    guess = Gap(beyond["diff"], *beyond["ci95"]) if beyond else NO_GUESS
-    return {"asked": asked, "selection": str(card["selection"]), "guess": guess}
+    split = card["asked"] if "asked" in card else card["protocol"]["asked"]
+    beyond = card.get("differences", {}).get("question_only")
+    return {
+        "scored": f"{split} questions, normaliser {card['normaliser']}",
+        "selection": str(card.get("selection", "")),
+        "guess": Gap(beyond["diff"], *beyond["ci95"]) if beyond else NO_GUESS,
+    }

@@ -21,8 +21,8 @@ Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The test questions in columns of one length, and who was right about them."""
+class Marks:
+    """The test questions in columns of one length, and which model was right about each."""
 
     images: Sequence[Hashable]
     answer_types: Sequence[str]
@@ -31,28 +31,28 @@ class Asked:
     local: Values | NotMeasured
 
 
-def compare(asked: Asked, smallest: int, rng: np.random.Generator) -> Comparison:
+def compare(marks: Marks, smallest: int, rng: np.random.Generator) -> Comparison:
     """The comparison, overall and by group; groups of fewer than `smallest` answers are shown together only."""
-    everything = np.ones(len(asked.images), dtype=bool)
-    kinds = [ANSWER_TYPES.get(kind, kind) for kind in asked.answer_types]
+    everything = np.ones(len(marks.images), dtype=bool)
+    kinds = [ANSWER_TYPES.get(kind, kind) for kind in marks.answer_types]
     return Comparison(
-        overall=_group(asked, "all questions", everything, rng),
-        answer_types=_groups(asked, kinds, smallest, rng),
-        question_types=_groups(asked, asked.question_types, smallest, rng),
+        overall=_group(marks, "all questions", everything, rng),
+        answer_types=_groups(marks, kinds, smallest, rng),
+        question_types=_groups(marks, marks.question_types, smallest, rng),
         smallest=smallest,
     )
 
 
-def _groups(asked: Asked, names: Sequence[str], smallest: int, rng: np.random.Generator) -> tuple[Group, ...]:
+def _groups(marks: Marks, names: Sequence[str], smallest: int, rng: np.random.Generator) -> tuple[Group, ...]:
     column, pooled = np.array(names, dtype=np.str_), too_small(Counter(names), smallest)
     shown = [
-        _group(asked, name, column == name, rng) for name in sorted(set(names) - pooled, key=lambda n: (n == "", n))
+        _group(marks, name, column == name, rng) for name in sorted(set(names) - pooled, key=lambda n: (n == "", n))
     ]
     if not pooled and len(shown) == 1:
         return ()  # it is all questions over again
     if pooled and shown:
         name = f"{len(pooled)} smaller groups together" if len(pooled) > 1 else "one smaller group"
-        shown.append(_group(asked, name, np.isin(column, sorted(pooled)), rng, pooled=True))
+        shown.append(_group(marks, name, np.isin(column, sorted(pooled)), rng, pooled=True))
     return tuple(shown)
 
 
@@ -70,10 +70,10 @@ def too_small(counts: Counter[str], smallest: int) -> set[str]:
 
 
 def _group(
-    asked: Asked, name: str, mask: npt.NDArray[np.bool_], rng: np.random.Generator, pooled: bool = False
+    marks: Marks, name: str, mask: npt.NDArray[np.bool_], rng: np.random.Generator, pooled: bool = False
 ) -> Group:
-    images = [image for image, inside in zip(asked.images, mask, strict=True) if inside]
-    federated, local = _of(asked.federated, mask), _of(asked.local, mask)
+    images = [image for image, inside in zip(marks.images, mask, strict=True) if inside]
+    federated, local = _of(marks.federated, mask), _of(marks.local, mask)
     missing = next((value for value in (federated, local) if isinstance(value, NotMeasured)), None)
     return Group(
         name=name or "no type given",

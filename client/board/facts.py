@@ -60,7 +60,7 @@ class Group:
     """Whether these are several groups, each too small to be shown."""
 
     @property
-    def told(self) -> bool:
+    def believable(self) -> bool:
         """Whether there are images enough for its intervals to be believed."""
         return self.images >= FEWEST_IMAGES
 

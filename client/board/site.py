@@ -38,7 +38,7 @@ def of_site(root: Path, day: str, federated: Path | None = None, local: Path | N
 
     Raises:
         ConfigurationError: a price in site.yaml cannot be.
-        DataError: the two evaluations do not fit together.
+        DataError: the answers of an evaluation cannot be read.
     """
     config = read_site_config(root)
     prices = read_prices(config.board)
@@ -97,21 +97,21 @@ def _evaluation(root: Path, place: str, given: Path | None) -> Evaluation | NotM
 def _comparison(
     pair: tuple[Evaluation | NotMeasured, Evaluation | NotMeasured], config: SiteConfig
 ) -> Comparison | NotMeasured:
-    asked = paired(*pair)
+    marks = paired(*pair)
     limits = config.policy.runs
     smallest = max(SMALLEST_GROUP, limits.smallest_count if limits else 0)
-    if isinstance(asked, NotMeasured):
-        return asked
-    if len(asked.images) < smallest:
+    if isinstance(marks, NotMeasured):
+        return marks
+    if len(marks.images) < smallest:
         return NotMeasured("accuracy", f"there are fewer than {smallest} test questions, too few to be shown")
-    return compare(asked, smallest, np.random.default_rng(0))
+    return compare(marks, smallest, np.random.default_rng(0))
 
 
 def _notes(pair: tuple[Evaluation | NotMeasured, Evaluation | NotMeasured]) -> tuple[str, ...]:
-    """How each model's weights were chosen, and what was asked."""
+    """How each model's weights were chosen, and how its answers were compared with the truth."""
     names = ("federated model", "local-only model")
     found = [(name, one) for name, one in zip(names, pair, strict=True) if isinstance(one, Evaluation)]
-    asked = sorted({one.asked for _, one in found if one.asked})
-    notes = [f"Accuracy: {text}; a whole answer has to read the same." for text in asked]
+    scored = sorted({one.scored for _, one in found if one.scored})
+    notes = [f"Accuracy: {text}; a whole answer has to read the same." for text in scored]
     notes += [f"The {name}: {one.selection}." for name, one in found if one.selection]
     return tuple(notes)

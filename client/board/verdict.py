@@ -6,10 +6,10 @@ from client.board.numbers import bytes_text, energy_text, epsilon_text, gap_text
 
 def findings(facts: BoardFacts) -> tuple[str, ...]:
     """The page in a few sentences."""
-    told = [verdict(facts.comparison)]
+    said = [verdict(facts.comparison)]
     if isinstance(facts.comparison, Comparison):
-        told += filter(None, (worst_group(facts.comparison), losers(facts.comparison)))
-    return (*told, guess_sentence(facts.guess), privacy_sentence(facts.privacy), effort_sentence(facts))
+        said += filter(None, (worst_group(facts.comparison), losers(facts.comparison)))
+    return (*said, guess_sentence(facts.guess), privacy_sentence(facts.privacy), effort_sentence(facts))
 
 
 def verdict(comparison: Comparison | NotMeasured) -> str:
@@ -19,7 +19,7 @@ def verdict(comparison: Comparison | NotMeasured) -> str:
     overall = comparison.overall
     if isinstance(overall.gap, NotMeasured):
         return f"Whether joining made the answers better was not measured: {overall.gap.why}."
-    if not overall.told:
+    if not overall.believable:
         return (
             f"Whether joining made the answers better cannot be told from test questions about {overall.images} "
             f"images; at least {FEWEST_IMAGES} are needed."
@@ -56,7 +56,7 @@ def losers(comparison: Comparison) -> str:
     gaps = [(group, group.gap) for group in comparison.groups if isinstance(group.gap, Gap)]
     if not gaps:
         return ""
-    worse = [group.name for group, gap in gaps if gap.high < 0 and group.told]
+    worse = [group.name for group, gap in gaps if gap.high < 0 and group.believable]
     if not worse:
         return "For no group is it shown that joining made its answers worse."
     return (

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.board.compare import Asked, compare, too_small
+from client.board.compare import Marks, compare, too_small
 from client.board.facts import NotMeasured
 from mumc_model.statistics import bootstrap_mean, paired_difference
 
 MISSING = NotMeasured("accuracy of a local-only model", "none was evaluated")
 
 
-def asked(federated, local, types=None, kinds=None):
+def marked(federated, local, types=None, kinds=None):
     n = len(federated if not isinstance(federated, NotMeasured) else local)
     columns = [v if isinstance(v, NotMeasured) else np.array(v, dtype=np.float64) for v in (federated, local)]
-    return Asked(
+    return Marks(
         images=[f"image-{number // 2}" for number in range(n)],
         answer_types=kinds or ["OPEN"] * n,
         question_types=types or ["organ"] * n,
@@ -27,7 +27,7 @@ def asked(federated, local, types=None, kinds=None):
 
 
 def compared(*arguments, smallest=10, **more):
-    return compare(asked(*arguments, **more), smallest, np.random.default_rng(0))
+    return compare(marked(*arguments, **more), smallest, np.random.default_rng(0))
 
 
 def test_shares_and_their_difference_are_those_of_the_answers():
@@ -40,7 +40,7 @@ def test_shares_and_their_difference_are_those_of_the_answers():
 def test_intervals_are_those_of_the_house_in_the_same_order_of_draws():
     rng = np.random.default_rng(5)
     federated, local = (rng.random(60) < 0.6).astype(float), (rng.random(60) < 0.5).astype(float)
-    question = asked(federated, local)
+    question = marked(federated, local)
     found, same = compare(question, 10, np.random.default_rng(1)).overall, np.random.default_rng(1)
     assert tuple(vars(found.federated).values()) == bootstrap_mean(federated, question.images, same)
     assert tuple(vars(found.local).values()) == bootstrap_mean(local, question.images, same)
