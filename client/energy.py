@@ -1,10 +1,12 @@
 """Energy that this machine's own counters tell: of its processors (RAPL) and of NVIDIA's GPUs (NVML).
 
 The counters count everything on the machine, and nothing of its memory, disks, fans and losses. Where they cannot be
-read, could have gone round more than once, or went back (a driver was loaded anew), there is no number.
+read, could have gone round more than once, went back (a driver was loaded anew), or tell of more power than there can
+be (a processor's counter was set back, which looks like one that went round), there is no number.
 """
 
 import ctypes
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,9 @@ from typing import Any
 POWERCAP = Path("/sys/class/powercap")
 MOST_WATTS = 500.0
 """Of one processor; so it is known within what time its counter cannot go round twice."""
+MOST_GPU_WATTS = 2000.0
+SLACK_S = 1.0
+"""A reading may be so old; in so much more time than was measured, what it tells must have been possible."""
 
 Counters = dict[str, tuple[float, float]]
 """Joules that a counter shows, and after how many it begins again."""
@@ -39,12 +44,20 @@ class EnergyMeter:
         after, seconds = self._counters(), self._clock() - self._start
         if not after or after.keys() != self._before.keys():
             return {}
-        if any(limit < seconds * MOST_WATTS for _, limit in after.values()):
+        steps = [_step(self._before[name][0], now, limit, seconds) for name, (now, limit) in after.items()]
+        if not all(map(math.isfinite, steps)):
             return {}
-        if any(limit == float("inf") and now < self._before[name][0] for name, (now, limit) in after.items()):
-            return {}
-        joules = sum((now - self._before[name][0]) % limit for name, (now, limit) in after.items())
-        return {"joules": round(joules, 3), "counters": sorted(after)}
+        return {"joules": round(math.fsum(steps), 3), "counters": sorted(after)}
+
+
+def _step(before: float, now: float, limit: float, seconds: float) -> float:
+    """Joules between two readings of one counter that begins again after `limit`; not finite where nobody can tell."""
+    never_begins_again = math.isinf(limit)
+    most = MOST_GPU_WATTS if never_begins_again else MOST_WATTS
+    if limit < seconds * most or (never_begins_again and now < before):
+        return math.nan
+    joules = (now - before) % limit
+    return joules if joules <= (seconds + SLACK_S) * most else math.nan
 
 
 def processor_counters(root: Path = POWERCAP) -> Counters:

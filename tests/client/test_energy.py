@@ -5,8 +5,10 @@ import ctypes
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from client.energy import EnergyMeter, gpu_counters, processor_counters
+from client.energy import MOST_WATTS, EnergyMeter, gpu_counters, processor_counters
 
 
 def zone(root, number, name, joules, most=262_143.328):
@@ -87,6 +89,18 @@ def test_what_was_used_is_the_difference_also_of_a_counter_that_went_round_once(
     assert metered(before, after, 60) == {"joules": 3015.5, "counters": ["gpu:0", "intel-rapl:0"]}
 
 
+@given(
+    start=st.floats(0, 262_000, exclude_max=True),
+    watts=st.floats(0, MOST_WATTS),
+    seconds=st.floats(0, 262_000 / MOST_WATTS),
+)
+@settings(deadline=None)
+def test_whatever_a_processor_can_draw_is_found_wherever_its_counter_begins(start, watts, seconds):
+    used = min(watts * seconds, 261_999.0)
+    before, after = {"intel-rapl:0": (start, 262_000.0)}, {"intel-rapl:0": ((start + used) % 262_000, 262_000.0)}
+    assert metered(before, after, seconds)["joules"] == pytest.approx(used, abs=1e-2)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "seconds"),
     [
@@ -95,8 +109,20 @@ def test_what_was_used_is_the_difference_also_of_a_counter_that_went_round_once(
         ({"gpu:0": (1.0, math.inf)}, {"gpu:1": (2.0, math.inf)}, 60),
         ({"intel-rapl:0": (1.0, 262_000.0)}, {"intel-rapl:0": (2.0, 262_000.0)}, 525),
         ({"gpu:0": (900.0, math.inf)}, {"gpu:0": (3.0, math.inf)}, 60),
+        ({"intel-rapl:0": (90_000.0, 262_000.0)}, {"intel-rapl:0": (3.0, 262_000.0)}, 60),
+        ({"intel-rapl:0": (90_000.0, 262_000.0)}, {"intel-rapl:0": (125_000.0, 262_000.0)}, 60),
+        ({"gpu:0": (900.0, math.inf)}, {"gpu:0": (200_000.0, math.inf)}, 60),
     ],
-    ids=["no counter", "lost", "another", "may have gone round twice", "went back"],
+    ids=[
+        "no counter",
+        "lost",
+        "another",
+        "may have gone round twice",
+        "went back",
+        "set back",
+        "too much of a processor",
+        "too much of a GPU",
+    ],
 )
 def test_a_number_that_could_be_wrong_is_none(before, after, seconds):
     assert metered(before, after, seconds) == {}
