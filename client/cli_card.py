@@ -11,6 +11,13 @@ from client.cli_join import SiteArgument, YesOption
 
 app = typer.Typer(rich_markup_mode=None)
 
+UNFIT = {
+    "none": "has no data card",
+    "stale": "has changed since its data card was made",
+    "old": "has a card of an earlier fedmumc, which did not look at the image files",
+}
+"""Why a card cannot be approved."""
+
 
 @app.command()
 def card(
@@ -64,10 +71,9 @@ def _approve(folder: Path, person: str, yes: bool) -> None:
     from client.datacard.stamp import card_state
     from client.errors import SiteError
 
-    made = read_card(folder)
-    if made is None or card_state(folder) != "current":
-        state = "has no data card" if made is None else "has changed since its data card was made"
-        raise SiteError(f"the site's data {state}; look at it first: mumc-site card {folder}")
+    made, state = read_card(folder), card_state(folder)
+    if made is None or state != "current":
+        raise SiteError(f"the site's data {UNFIT[state]}; look at it first: mumc-site card {folder}")
     typer.echo(json.dumps(facts_that_leave(folder, made), indent=1))
     typer.echo(f"this, and nothing else of the card, leaves {made.site} with the file.")
     if not yes:

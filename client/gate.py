@@ -34,6 +34,8 @@ CARD_REASONS = {
     "mumc-site card (policy.runs.card)",
     "stale": "the site trains only on data that has a data card, and its data has changed since; its engineer makes "
     "it again with mumc-site card (policy.runs.card)",
+    "old": "the site trains only on data that has a data card, and its card is of an earlier fedmumc, which did not "
+    "look at the image files; its engineer makes it again with mumc-site card (policy.runs.card)",
 }
 MOST_REHEARSED = 2
 """Steps of a rehearsal."""

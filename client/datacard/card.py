@@ -12,7 +12,7 @@ from client.datacard.copies import exact_copies, images_of, near_copies
 from client.datacard.facts import NOT_GIVEN, Cell, DataCard, NotMeasured, Overlap, Quarantine, Table
 from client.datacard.others import overlap, read_other, sides_of
 from client.datacard.skew import skew_of
-from client.datacard.stamp import data_digest
+from client.datacard.stamp import before, stamp
 from client.datacard.texts import cell_of, lengths, repeats
 from client.intake.outcome import Verdict
 from client.intake.store import FILE, Store
@@ -43,7 +43,7 @@ def build(
         ConfigurationError: there is no usable site.yaml.
     """
     root = root.resolve()
-    digest, config = data_digest(root), read_site_config(root)
+    found_before, config = before(root), read_site_config(root)
     data = read_site(root, bad_share=1.0)
     prints = site_fingerprints(root, data.image_keys, partial(on_progress, "images"))
     keys = sorted(prints)
@@ -59,7 +59,7 @@ def build(
         site=data.name,
         unit=data.unit,
         made=datetime.now(UTC).date().isoformat(),
-        data=digest,
+        data=stamp(root, found_before, {key: one.digest for key, one in prints.items()}),
         images=_images_cell(data, patients, data.image_keys),
         patients=NO_PATIENTS if data.unit == "image" else len(set().union(*patients.values())),
         captions=cell_of(data.captions),

@@ -18,6 +18,8 @@ def card(case: Case) -> Finding:
             return failed(str(error).partition("; ")[0], remedy)
     if state == "stale":
         return warned("the data has changed since its card was made", remedy)
+    if state == "old":
+        return warned("the card is of an earlier fedmumc, which did not look at the image files", remedy)
     if state == "none":
         return passed("none, and none is required (policy.runs.card)")
     return passed("of the data as it is")

@@ -1,5 +1,6 @@
 """A site whose limits ask for a data card trains on no data that has none, and says so before the first order too."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -37,6 +38,21 @@ def test_without_a_card_and_with_one_of_other_data_nothing_is_trained(folder):
     assert str(reason(folder)) == CARD_REASONS["stale"]
     write_card(folder, build(folder))
     check_card(REQUIRED, folder)
+
+
+def test_a_card_of_an_earlier_fedmumc_is_to_be_made_again_in_words(folder):
+    write_card(folder, build(folder))
+    path = folder / "state" / "card" / "datacard.json"
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps(plain | {"data": plain["data"][:64]}))
+    assert str(reason(folder)) == CARD_REASONS["old"]
+
+
+def test_an_image_that_is_exchanged_under_its_name_is_other_data(folder):
+    write_card(folder, build(folder))
+    one, other = sorted(folder.glob("images/*"))[:2]
+    one.write_bytes(other.read_bytes())
+    assert str(reason(folder)) == CARD_REASONS["stale"]
 
 
 def test_where_a_card_is_optional_the_data_is_not_looked_at(tmp_path):

@@ -1,5 +1,9 @@
 """The data card in `mumc-site check`, in the words of the site's door."""
 
+import json
+
+import pytest
+
 from client.datacard.card import build
 from client.datacard.write import write_card
 from client.gate import CARD_REASONS
@@ -32,3 +36,20 @@ def test_where_none_is_required_none_is_missed_and_an_old_one_is_a_warning(site)
         file.write("\n")
     found = site.find("card")
     assert (found.status, found.what) == ("warn", "the data has changed since its card was made")
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "what"),
+    [
+        ("optional", "warn", "the card is of an earlier fedmumc, which did not look at the image files"),
+        ("required", "fail", CARD_REASONS["old"].partition("; ")[0]),
+    ],
+)
+def test_a_card_of_an_earlier_fedmumc_is_named(site, limit, status, what):
+    site.limit(card=limit)
+    write_card(site.root, build(site.root))
+    path = site.root / "state" / "card" / "datacard.json"
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps(plain | {"data": plain["data"][:64]}))
+    found = site.find("card")
+    assert (found.status, found.what) == (status, what)
