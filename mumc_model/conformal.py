@@ -67,7 +67,9 @@ class AnswerSets:
     unlisted: int = 0
     """Validation questions that no candidate answers: no short list can hold their answer."""
     curve: tuple[float, ...] = ()
-    """Share of all sites' questions, this one's among them, of a score up to each point; empty where not known."""
+    """Share of the federation's questions of a score up to each point; empty where not known.
+
+    This site's own are among them only where it took part in the run that the curve is from."""
 
     def __post_init__(self) -> None:
         """Refuse what no validation gives."""
@@ -159,9 +161,9 @@ class AnswerSets:
         own = round(100 * self.weight)
         return (
             f"The right answer stands in the short list for at least {share} of questions of which {own} % are like "
-            f"this site's {n} validation questions and {100 - own} % like those of all sites together, this one among "
-            f"them; where this site is harder than these, its own share is less by at most {100 - own} % of that "
-            f"difference. {limits}"
+            f"this site's {n} validation questions and {100 - own} % like those of the sites together whose scores "
+            f"came with the model; where this site is harder than these, its own share is less by at most {100 - own} % "
+            f"of that difference. {limits}"
         )
 
     def _obstacle(self, risk: float) -> str:

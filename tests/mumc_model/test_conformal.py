@@ -124,6 +124,8 @@ def test_a_site_without_questions_draws_its_lists_from_the_curve_alone():
     sets = AnswerSets(curve=tuple(np.linspace(0.05, 1.0, 20)))
     assert sets.bound(0.1) == pytest.approx(0.9)
     assert "0 % are like this site's 0 validation questions" in sets.promise(0.1)
+    assert "100 % like those of the sites together whose scores came with the model; where" in sets.promise(0.1)
+    assert "this one among" not in sets.promise(0.1), "a newcomer was not in the run"
 
 
 def test_the_promise_names_risk_number_and_limits():
