@@ -162,8 +162,8 @@ class AnswerSets:
         return (
             f"The right answer stands in the short list for at least {share} of questions of which {own} % are like "
             f"this site's {n} validation questions and {100 - own} % like those of the sites together whose scores "
-            f"came with the model; where this site is harder than these, its own share is less by at most {100 - own} % "
-            f"of that difference. {limits}"
+            f"came with the model; where this site is harder than these, its own share is less by at most {100 - own} "
+            f"% of that difference. {limits}"
         )
 
     def _obstacle(self, risk: float) -> str:
