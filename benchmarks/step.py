@@ -1,9 +1,12 @@
 """How near a pre-training step comes to the machine's limit: its useful operations a second over a matrix product's.
 
-A step is one of `Pretrainer.run`: batch, losses, gradients, clipping, AdamW, teacher and queue, in single precision.
-Useful are the operations of `mumc_model/flops.py`, which counts what MUMC asks for and nothing that is computed twice
-or in vain. The limit is a plain product of two square matrices, by the same threads in the same process, timed before
-and after every step; shares are medians over steps.
+A step is one of `Pretrainer.run`: batch, losses, gradients, clipping, AdamW, teacher and queue. Useful are the
+operations of `mumc_model/flops.py`, which counts what MUMC asks for and nothing that is computed twice or in vain. The
+limit is a plain product of two square matrices in the step's precision, by the same threads in the same process.
+
+On a CPU the product is timed before and after every step, and shares are medians over steps. An accelerator works on
+one step while the program prepares the next, so there steps are timed as they come, from one's losses to the next
+one's, and products before and after them all.
 
     python benchmarks/step.py [--json] [--shapes golden,mid,base] [--steps 7] [--threads 2] [--precision fp32]
                               [--profile]
@@ -38,6 +41,7 @@ from server.config import RunConfig
 
 MATRIX = {"cpu": 2048, "cuda": 8192}
 """Side of the matrices whose product is the limit."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WARMUP = 2
 """Steps that are not timed: the first makes the optimiser's moments, the second fills the queue."""
 
@@ -127,7 +131,7 @@ class Step:
         ]
         overrides += [f"pretrain.batch_size={shape.batch}", f"pretrain.caption_tokens={shape.tokens}", *further]
         self.recipe = recipe = load(RunConfig, compose("run", overrides)).recipe
-        self.shape, self.device = shape, device
+        self.shape, self.device, self.precision = shape, device, precision
         self._trainer = Pretrainer(build_model(recipe.model, 0), recipe, device, precision)
         self._records = Records(recipe, shape)
 
@@ -137,7 +141,6 @@ class Step:
 
         def on_step(step: int, losses) -> None:
             nonlocal started
-            synchronise(self.device)
             after(time.perf_counter() - started)
             self._fill_queue()
             started = time.perf_counter()
@@ -161,16 +164,19 @@ class Step:
 
 
 def measure(step: Step, steps: int) -> dict[str, float]:
-    """Medians over steps; each one's share is of the products right before and after it."""
-    product = Product(step.device)
+    """Medians over steps; each one's share is of the products right before and after it, or of those around all."""
+    product = Product(step.device, step.precision)
     seconds: list[float] = []
     rates = [product.rate()]
 
     def after(taken: float) -> None:
         seconds.append(taken)
-        rates.append(product.rate())
+        if step.device.type == "cpu":
+            rates.append(product.rate())
 
     step.take(WARMUP + steps, after)
+    if step.device.type != "cpu":
+        rates = [statistics.mean([rates[0], product.rate()])] * (len(seconds) + 1)
     around = [(before + behind) / 2 for before, behind in pairwise(rates)]
     shares = [step.gflop / taken / rate for taken, rate in zip(seconds, around, strict=True)][WARMUP:]
     taken = statistics.median(seconds[WARMUP:])
@@ -188,20 +194,22 @@ def measure(step: Step, steps: int) -> dict[str, float]:
 
 
 class Product:
-    """A plain product of two square matrices in single precision."""
+    """A plain product of two square matrices of random numbers, since tensor cores are faster on equal ones."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, side = device, MATRIX[device.type]
-        self._one, self._two, self._out = (torch.ones(side, side, device=device) for _ in range(3))
+    def __init__(self, device: torch.device, precision: str) -> None:
+        self._device, side, dtype = device, MATRIX[device.type], DTYPES[precision]
+        self._one, self._two, self._out = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
+        self._times = 1 if device.type == "cpu" else 10
         self.rate()
 
     def rate(self) -> float:
         """GFLOP/s."""
         synchronise(self._device)
         started = time.perf_counter()
-        torch.mm(self._one, self._two, out=self._out)
+        for _ in range(self._times):
+            torch.mm(self._one, self._two, out=self._out)
         synchronise(self._device)
-        return 2 * len(self._one) ** 3 / (time.perf_counter() - started) / 1e9
+        return self._times * 2 * len(self._one) ** 3 / (time.perf_counter() - started) / 1e9
 
 
 def synchronise(device: torch.device) -> None:

@@ -7,6 +7,8 @@ Dimensions: B records, X and Y any batch, L tokens, Q queried positions, S sourc
 head, D width, V vocabulary.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,8 @@ PAD_ID = 0
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one attention, each XHSC."""
+Dealt = Sequence[Tensor | int]
+"""Which rows of a source the records of a batch look at, block by block: a list of rows, or its first so many."""
 
 
 class BertEmbeddings(nn.Module):
@@ -94,17 +98,53 @@ class BertAttention(nn.Module):
         """What a source offers this attention: computed once, queried any number of times."""
         return self._by_head(self.self.key(source_XSD)), self._by_head(self.self.value(source_XSD))
 
-    def forward(self, hidden_XQD: Tensor, source: KeysValues, mask: Tensor | None = None) -> Tensor:
-        """`hidden_XQD` after the attention; `mask` is boolean, true where it may look, and broadcasts to XHQS."""
-        query_XHQC = self._by_head(self.self.query(hidden_XQD))
-        dropout = self.self.dropout if self.training else 0.0
-        mixed_XHQC = _mix(query_XHQC, *source, mask, dropout)
-        attended_XQD: Tensor = self.output(mixed_XHQC.transpose(1, 2).flatten(2), hidden_XQD)
+    def forward(
+        self, hidden_XQD: Tensor, source: KeysValues, mask: Tensor | None = None, dealt: Dealt | None = None
+    ) -> Tensor:
+        """`hidden_XQD` after the attention; `mask` is boolean, true where it may look, and broadcasts to XHQS.
+
+        With `dealt` the records share a source and see all of it. Blocks that look at its first rows ask them
+        together, so that nothing is copied; they are of one length.
+        """
+        query_XQD = self.self.query(hidden_XQD)
+        if dealt is None:
+            mixed_XQD = self._mixed(query_XQD, source, mask)
+        else:
+            mixed_XQD = self._mixed_dealt(query_XQD, source, dealt)
+        attended_XQD: Tensor = self.output(mixed_XQD, hidden_XQD)
         return attended_XQD
+
+    def _mixed(self, query_XQD: Tensor, source: KeysValues, mask: Tensor | None = None) -> Tensor:
+        dropout = self.self.dropout if self.training else 0.0
+        return _mix(self._by_head(query_XQD), *source, mask, dropout).transpose(1, 2).flatten(2)
+
+    def _mixed_dealt(self, query_XQD: Tensor, source: KeysValues, dealt: Dealt) -> Tensor:
+        blocks = list(query_XQD.split([rows if isinstance(rows, int) else len(rows) for rows in dealt]))
+        first = [block for block, rows in enumerate(dealt) if isinstance(rows, int)]
+        chosen = [block for block, rows in enumerate(dealt) if not isinstance(rows, int)]
+        if first:
+            offered = _first_rows(source, len(blocks[first[0]]))
+            mixed_BQD = self._mixed(torch.cat([blocks[block] for block in first], dim=1), offered)
+            for block, mixed in zip(first, mixed_BQD.split(query_XQD.shape[1], dim=1), strict=True):
+                blocks[block] = mixed
+        for block in chosen:
+            rows = dealt[block]
+            assert isinstance(rows, Tensor)
+            blocks[block] = self._mixed(blocks[block], _chosen_rows(source, rows))
+        return torch.cat(blocks)
 
     def _by_head(self, projected_XLD: Tensor) -> Tensor:
         batch, length, width = projected_XLD.shape
         return projected_XLD.view(batch, length, self.self.heads, width // self.self.heads).transpose(1, 2)
+
+
+def _first_rows(source: KeysValues, rows: int) -> KeysValues:
+    return source if rows == len(source[0]) else (source[0][:rows], source[1][:rows])
+
+
+def _chosen_rows(source: KeysValues, row_X: Tensor) -> KeysValues:
+    """Each record's own copy; the gradient of `index_select` sums them up many times faster than that of an index."""
+    return source[0].index_select(0, row_X), source[1].index_select(0, row_X)
 
 
 def _mix(query_XHQC: Tensor, key_XHSC: Tensor, value_XHSC: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
@@ -150,21 +190,23 @@ class BertLayer(nn.Module):
         cross: KeysValues | None = None,
         *,
         cross_mask: Tensor | None = None,
+        dealt: Dealt | None = None,
         at_XQ: Tensor | None = None,
         text_of_Y: Tensor | None = None,
     ) -> Tensor:
         """`hidden_XLD` after the layer, or only its rows `at_XQ` (then the result is XQD and the others cost nothing).
 
         `mask` and `cross_mask` come from `bidirectional_mask` or `causal_mask`; `at_XQ` wants a bidirectional one.
-        `cross` is `layer.crossattention.keys_values(source)`. With `text_of_Y` the texts are dealt out between the
-        attentions, so that several pairs share a text's self-attention: the result, and `cross`, are of batch Y then.
+        `cross` is `layer.crossattention.keys_values(source)`, and `dealt` says who sees what of it. With `text_of_Y`
+        the texts are dealt out between the attentions, so that several pairs share a text's self-attention: the result,
+        and what is seen, are of batch Y then.
         """
         hidden: Tensor = hidden_XLD if at_XQ is None else take_rows(hidden_XLD, at_XQ)
         hidden = self.attention(hidden, self.attention.keys_values(hidden_XLD), mask)
         if text_of_Y is not None:
             hidden = hidden.index_select(0, text_of_Y)
         if cross is not None:
-            hidden = self.crossattention(hidden, cross, cross_mask)
+            hidden = self.crossattention(hidden, cross, cross_mask, dealt)
         hidden = self.output(self.intermediate(hidden), hidden)
         return hidden
 

@@ -271,19 +271,23 @@ class PretrainObjective:
             return []
         own_B, token_BKD = torch.arange(len(batch.ids_BL), device=batch.device), student.token_BKD
         mask_TL = _repeat(batch.mask_BL, len(state_TLD) // len(own_B))
-        groups = []
+        groups: list[Pairs] = []
         if self.config.itm:
             image_for_text_B, text_for_image_B = self._hard_negatives(batch, student, draws, trace)
             sizes = {"own": len(own_B), "total": len(batch.texts)}
             token_BKD, image_for_text_B = self.ranks.extend(token_BKD, image_for_text_B, **sizes)
             mask_TL, _ = self.ranks.extend(mask_TL, text_for_image_B, **sizes)
             state_TLD, text_for_image_B = self.ranks.extend(state_TLD, text_for_image_B, **sizes)
-            text_X = torch.cat([own_B, own_B, text_for_image_B])
-            image_X = torch.cat([own_B, image_for_text_B, own_B])
-            groups.append(Pairs(text_X=text_X, image_X=image_X, at_XQ=torch.zeros_like(text_X)[:, None]))
+            cls_B1 = torch.zeros_like(own_B)[:, None]
+            groups = [
+                Pairs(text_X=own_B, image_X=None, at_XQ=cls_B1),
+                Pairs(text_X=own_B, image_X=image_for_text_B, at_XQ=cls_B1),
+                Pairs(text_X=text_for_image_B, image_X=None, at_XQ=cls_B1),
+            ]
         if masked is not None:
-            groups.append(Pairs(text_X=own_B + len(own_B) * self._reads_texts, image_X=own_B, at_XQ=masked.at_BQ))
-        return self.model.text_encoder.fuse_pairs(state_TLD, mask_TL, token_BKD, groups)
+            groups.append(Pairs(text_X=own_B + len(own_B) * self._reads_texts, image_X=None, at_XQ=masked.at_BQ))
+        found = self.model.text_encoder.fuse_pairs(state_TLD, mask_TL, token_BKD, groups)
+        return [torch.cat(found[:3]), *found[3:]] if self.config.itm else found
 
     @torch.no_grad()
     def _hard_negatives(self, batch: DealtBatch, student: View, draws: Draws, trace: Tensors) -> tuple[Tensor, Tensor]:
@@ -329,7 +333,7 @@ class PretrainObjective:
             text_encoder = self.teacher.model.text_encoder
             state_BLD = text_encoder.encode(masked.ids_BL, batch.mask_BL)
             own_B = torch.arange(len(state_BLD), device=state_BLD.device)
-            asked = [Pairs(text_X=own_B, image_X=own_B, at_XQ=masked.at_BQ)]
+            asked = [Pairs(text_X=own_B, image_X=None, at_XQ=masked.at_BQ)]
             (fused_BQD,) = text_encoder.fuse_pairs(state_BLD, batch.mask_BL, teacher.token_BKD, asked)
             teacher_MV = at_least_single(text_encoder.mlm_logits(masked.take(fused_BQD)))
         distilled = losses.distilled_tokens(logits_MV, teacher_MV)

@@ -5,12 +5,13 @@ Dimensions: B records, T texts, X any batch, L tokens, Q queried positions, S im
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from mumc_model.bert import BertEmbeddings, BertLayer, KeysValues, MlmHead
+from mumc_model.bert import BertEmbeddings, BertLayer, MlmHead
 from mumc_model.config import TextConfig
 from mumc_model.errors import ConfigError
 
@@ -50,9 +51,17 @@ class Pairs:
 
     text_X: Tensor
     """The text of each pair, as a row of the texts given."""
-    image_X: Tensor
-    """The image of each pair, as a row of the images given."""
+    image_X: Tensor | None
+    """The image of each pair, as a row of the images given; None where the first pair has the first image, and so on.
+
+    Groups without a list are of one length, and look at their images together.
+    """
     at_XQ: Tensor
+
+    @property
+    def dealt(self) -> Tensor | int:
+        """What of the images the pairs see, as an attention takes it."""
+        return len(self.text_X) if self.image_X is None else self.image_X
 
 
 class TextEncoder(nn.Module):
@@ -96,7 +105,8 @@ class TextEncoder(nn.Module):
         """Text with its image, XLD. Text x looks at image `image_of_X[x]` (at image x when left out)."""
         mask_X11L = bidirectional_mask(mask_XL)
         for layer in self.fusion:
-            hidden_XLD = layer(hidden_XLD, mask_X11L, image_keys_values(layer, image_BSD, image_of_X))
+            cross = layer.crossattention.keys_values(image_BSD)
+            hidden_XLD = layer(hidden_XLD, mask_X11L, cross, dealt=None if image_of_X is None else [image_of_X])
         return hidden_XLD
 
     def fuse_pairs(
@@ -108,35 +118,36 @@ class TextEncoder(nn.Module):
         last layer computes only what is asked for.
         """
         text_X = torch.cat([group.text_X for group in pairs])
-        image_X = torch.cat([group.image_X for group in pairs])
-        sizes = [len(group.text_X) for group in pairs]
+        dealt = [group.dealt for group in pairs]
         *body, last = self.fusion
         hidden, mask_T11L = hidden_TLD, bidirectional_mask(mask_TL)
         mask_X11L = mask_T11L[text_X]
         for index, layer in enumerate(body):
-            cross = image_keys_values(layer, image_BSD, image_X)
-            hidden = layer(hidden, mask_X11L if index else mask_T11L, cross, text_of_Y=None if index else text_X)
+            cross, mask, text_of_Y = layer.crossattention.keys_values(image_BSD), mask_X11L, None
+            if not index:
+                mask, text_of_Y = mask_T11L, text_X
+            hidden = layer(hidden, mask, cross, dealt=dealt, text_of_Y=text_of_Y)
         if not body:
             hidden = hidden.index_select(0, text_X)
+        return self._asked(last, hidden, mask_X11L, image_BSD, pairs)
+
+    def _asked(
+        self, last: BertLayer, hidden_XLD: Tensor, mask_X11L: Tensor, image_BSD: Tensor, pairs: Sequence[Pairs]
+    ) -> list[Tensor]:
+        """The last fusion layer, at the positions asked for; groups that ask for as many are one batch."""
         offered = last.crossattention.keys_values(image_BSD)
-        return [
-            last(rows, mask, _dealt(offered, group.image_X), at_XQ=group.at_XQ)
-            for rows, mask, group in zip(torch.split(hidden, sizes), torch.split(mask_X11L, sizes), pairs, strict=True)
-        ]
+        found, start = [], 0
+        for _, alike in groupby(pairs, key=lambda group: group.at_XQ.shape[1]):
+            groups = list(alike)
+            at_XQ = torch.cat([group.at_XQ for group in groups])
+            own = slice(start, start + len(at_XQ))
+            dealt = [group.dealt for group in groups]
+            states = last(hidden_XLD[own], mask_X11L[own], offered, dealt=dealt, at_XQ=at_XQ)
+            found += states.split([len(group.text_X) for group in groups])
+            start += len(at_XQ)
+        return found
 
     def mlm_logits(self, hidden_XD: Tensor) -> Tensor:
         """Scores over the vocabulary, XV, for hidden states of any leading shape."""
         logits_XV: Tensor = self.cls(hidden_XD)
         return logits_XV
-
-
-def image_keys_values(layer: BertLayer, image_BSD: Tensor, image_of_X: Tensor | None = None) -> KeysValues:
-    """Keys and values of the images for one fusion layer, computed once an image, then dealt out to the texts."""
-    offered = layer.crossattention.keys_values(image_BSD)
-    return offered if image_of_X is None else _dealt(offered, image_of_X)
-
-
-def _dealt(offered: KeysValues, image_of_X: Tensor) -> KeysValues:
-    """Each text's own; the gradient of `index_select` sums them up many times faster than that of an index."""
-    key_BHSC, value_BHSC = offered
-    return key_BHSC.index_select(0, image_of_X), value_BHSC.index_select(0, image_of_X)

@@ -85,9 +85,13 @@ def test_pairs_give_what_whole_passes_give_at_the_places_asked_for(fusion_layers
     hidden, mask_BL = encoder.encode(*texts), texts[1]
     first = Pairs(text_X=torch.tensor([0, 1, 1]), image_X=torch.tensor([2, 0, 1]), at_XQ=torch.zeros(3, 1).long())
     second = Pairs(text_X=torch.tensor([2, 1]), image_X=torch.tensor([2, 2]), at_XQ=torch.tensor([[1, 4], [3, 0]]))
-    found = encoder.fuse_pairs(hidden, mask_BL, image, [first, second])
-    for pairs, states in zip((first, second), found, strict=True):
-        whole = encoder.fuse(hidden[pairs.text_X], mask_BL[pairs.text_X], image[pairs.image_X])
+    third = Pairs(text_X=torch.tensor([1, 0]), image_X=None, at_XQ=torch.tensor([[2, 0], [0, 1]]))
+    fourth = Pairs(text_X=torch.tensor([2, 2]), image_X=None, at_XQ=torch.tensor([[3], [1]]))
+    groups = (first, second, third, fourth)
+    found = encoder.fuse_pairs(hidden, mask_BL, image, groups)
+    for pairs, states in zip(groups, found, strict=True):
+        seen = image[: len(pairs.text_X)] if pairs.image_X is None else image[pairs.image_X]
+        whole = encoder.fuse(hidden[pairs.text_X], mask_BL[pairs.text_X], seen)
         expected = torch.stack([row[places] for row, places in zip(whole, pairs.at_XQ, strict=True)])
         torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-4)
 
