@@ -15,6 +15,7 @@ from client.seal import seal_replies
 from client.secagg import Masking
 from client.secagg_store import SecaggStore
 from client.site import open_site, site_log, site_root
+from client.statistics import Counting
 from protocol.errors import MessageError
 from protocol.messages import Order, Report
 from protocol.records import order_from_record, to_record
@@ -70,6 +71,7 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(to_record(evaluate_vqa(order, open_site(context))), reply_to=message)
 
 
+@app.query("statistics_advertise")
 @app.query("advertise")
 def advertise(message: Message, context: Context) -> Message:
     """Fresh keys for a session of secure aggregation."""
@@ -77,6 +79,7 @@ def advertise(message: Message, context: Context) -> Message:
     return Message(to_record(masking(order, context).advertise()), reply_to=message)
 
 
+@app.query("statistics_share")
 @app.query("share")
 def share(message: Message, context: Context) -> Message:
     """Sealed shares of this site's secrets for its peers."""
@@ -84,13 +87,22 @@ def share(message: Message, context: Context) -> Message:
     return Message(to_record(masking(order, context).share()), reply_to=message)
 
 
+@app.query("statistics_mask")
+def count(message: Message, context: Context) -> Message:
+    """The counts of the site's data card as masked words."""
+    order, _ = read_order(message)
+    return Message(to_record(*counting(order, context).count()), reply_to=message)
+
+
+@app.query("statistics_agree")
 @app.query("agree")
 def agree(message: Message, context: Context) -> Message:
-    """Whose masked updates are in the sum, signed."""
+    """Whose masked words are in the sum, signed."""
     order, _ = read_order(message)
     return Message(to_record(masking(order, context).agree()), reply_to=message)
 
 
+@app.query("statistics_unmask")
 @app.query("unmask")
 def unmask(message: Message, context: Context) -> Message:
     """The shares that open the sum."""
@@ -98,9 +110,21 @@ def unmask(message: Message, context: Context) -> Message:
     return Message(to_record(masking(order, context).unmask()), reply_to=message)
 
 
+@app.query("statistics")
+def statistics(message: Message, context: Context) -> Message:
+    """What the federation publishes, kept beside the data card."""
+    order, _ = read_order(message)
+    return Message(to_record(counting(order, context).take_in()), reply_to=message)
+
+
 def masking(order: Order, context: Context) -> Masking:
     """The site's part in the session that the order belongs to."""
-    return Masking(site_root(context), order, site_log(context))
+    return counting(order, context) if order.statistics else Masking(site_root(context), order, site_log(context))
+
+
+def counting(order: Order, context: Context) -> Counting:
+    """The same where counts are summed."""
+    return Counting(site_root(context), order, site_log(context))
 
 
 def read_order(message: Message) -> tuple[Order, Arrays]:

@@ -84,6 +84,10 @@ def line_words(entry: dict[str, Any]) -> str:
         return f"{when}  turned away {entry['stage']}: {entry['code']}: {entry.get('why') or entry['text']}"
     if kind == "question":
         return f"{when}  {_asked(entry)}"
+    if kind == "card":
+        return f"{when}  {entry['user']} approved the public data card {entry['leaves'][:12]}"
+    if kind == "statistics":
+        return f"{when}  {entry['run']}: {_summed(entry)}"
     where = f"{when}  {entry['run']} round {entry['round']}.{entry['attempt']} {entry['stage']}"
     if kind == "order":
         return f"{where}  order, {entry['steps']} steps, {entry['bytes']:,} bytes came"
@@ -100,6 +104,15 @@ def _asked(entry: dict[str, Any]) -> str:
         "referral": f"referred: {entry['referral']}",
     }
     return f"{what}; {said[entry['outcome']]}"
+
+
+def _summed(entry: dict[str, Any]) -> str:
+    said = {
+        "masked": "the counts go under masks into a sum among {sites}",
+        "opened": "this site helps to open the sum over {sites}",
+        "told": "the published statistics came",
+    }
+    return said[entry["step"]].format(sites=", ".join(entry.get("sites", [])))
 
 
 def _left(entry: dict[str, Any]) -> str:

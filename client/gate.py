@@ -12,13 +12,14 @@ from pathlib import Path
 from flwr.app import Context, Message
 
 from client.config import RunLimits, SiteConfig, read_site_config
+from client.datacard.approval import is_approved
 from client.datacard.stamp import card_state
 from client.errors import GateError
 from client.privacy.policy import check_run, read_policy
 from client.site import REHEARSAL_KEY, is_trial, site_root
 from configs.loader import load
 from mumc_model.config import Recipe
-from protocol.messages import Order, Report
+from protocol.messages import STATISTICS, Order, Report
 from protocol.records import order_from_record
 from protocol.signing import payload_hash
 
@@ -37,6 +38,14 @@ CARD_REASONS = {
     "old": "the site trains only on data that has a data card, and its card is of an earlier fedmumc, which did not "
     "look at the image files; its engineer makes it again with mumc-site card (policy.runs.card)",
 }
+CARD_APPROVED = (
+    "the site's counts go into a sum only with a data card of its data as it is that a person there has approved; its "
+    "engineer makes it with mumc-site card and approves it with mumc-site card --approve"
+)
+STATISTICS_PRIVACY = (
+    "the site is under differential privacy, and exact sums of its counts were charged to no budget, so it takes part "
+    "in no statistics"
+)
 MOST_REHEARSED = 2
 """Steps of a rehearsal."""
 
@@ -59,6 +68,9 @@ def keep_policy(message: Message, context: Context, call_next: CallNext) -> Mess
     order, _ = order_from_record(message.content)
     if context.node_config.get(REHEARSAL_KEY) and order.action != REHEARSE:
         raise GateError("rehearsing", f"the site is rehearsing, and follows no order to {order.action} until it starts")
+    if order.statistics:
+        check_statistics(limits, order, root, datetime.now().time())
+        return call_next(message, context)
     recipe = load(Recipe, order.recipe, "order.recipe")
     check_order(limits, order, recipe, datetime.now().time())
     if order.action != REHEARSE:
@@ -109,9 +121,23 @@ def check_order(limits: RunLimits, order: Order, recipe: Recipe, now: time) -> N
     _require(_open(limits.hours, now), "hours", "time", f"{now:%H:%M}", f"follows orders at {limits.hours}")
 
 
+def check_statistics(limits: RunLimits, order: Order, root: Path, now: time) -> None:
+    """Return only if the site takes part in statistics: its limits name them, and its counts were approved.
+
+    Raises:
+        GateError: it does not; nothing is said of the data.
+    """
+    _require(STATISTICS in limits.actions, "actions", "action", STATISTICS, "follows " + ", ".join(limits.actions))
+    _require(_open(limits.hours, now), "hours", "time", f"{now:%H:%M}", f"follows orders at {limits.hours}")
+    if limits.privacy == "required" or read_policy(root) is not None:
+        raise GateError("policy_statistics", STATISTICS_PRIVACY)
+    if order.stage and not is_approved(root):
+        raise GateError("policy_card", CARD_APPROVED)
+
+
 def trains(order: Order) -> bool:
     """Whether it asks for an update of the shared weights, or for a stage of secure aggregation around one."""
-    return order.action == "train.pretrain" or bool(order.masking)
+    return order.action == "train.pretrain" or (bool(order.masking) and not order.statistics)
 
 
 def check_card(limits: RunLimits, root: Path) -> None:

@@ -15,7 +15,9 @@ from protocol.compression import Codec
 from protocol.errors import SigningError
 from protocol.hashchain import Entry, Head, head_of
 from protocol.logcheck import Break, head_text, read_log
+from protocol.messages import STATISTICS_ACTIONS
 from protocol.schema import WeightSchema
+from protocol.statistics import VALUES
 
 REMEDY = (
     "put the newest unchanged copy of the file back; until then the site follows no order. If there is none, tell the "
@@ -109,6 +111,8 @@ def summary(path: Path, entries: Sequence[Entry], breaks: tuple[Break, ...]) -> 
     orders = [entry for entry in entries if entry["kind"] == "order"]
     replies = [entry for entry in entries if entry["kind"] == "reply"]
     reports = [entry for entry in replies if entry["answer"] == "report"]
+    sums = [entry for entry in reports if entry["stage"] in STATISTICS_ACTIONS.values()]
+    counted = sum(entry["bytes"] for entry in sums)
     spent = [entry["epsilon_spent"] for entry in reports if entry["epsilon_spent"] is not None]
     sent = [entry for entry in entries if "message_bytes" in entry]
     return SiteLogSummary(
@@ -119,15 +123,15 @@ def summary(path: Path, entries: Sequence[Entry], breaks: tuple[Break, ...]) -> 
         last=entries[-1]["time"] if entries else "",
         orders=len(orders),
         replies=len(replies),
-        updates=sum(entry["bytes"] > 0 for entry in reports),
+        updates=sum(entry["bytes"] > 0 for entry in reports) - sum(entry["bytes"] > 0 for entry in sums),
         refusals=len(replies) - len(reports),
         turned_away=sum(entry["kind"] == "turned_away" for entry in entries),
         questions=sum(entry["kind"] == "question" for entry in entries),
         unanswered=len({entry["nonce"] for entry in orders} - {entry["nonce"] for entry in replies}),
         runs=tuple(sorted({entry["run"] for entry in orders})),
         rounds=len({(entry["run"], entry["round"]) for entry in orders}),
-        bytes_of_weights=sum(entry["bytes"] for entry in replies),
-        bytes_of_messages=sum(entry["message_bytes"] for entry in sent),
+        bytes_of_weights=sum(entry["bytes"] for entry in replies) - counted,
+        bytes_of_messages=sum(entry["message_bytes"] for entry in sent) + counted,
         metrics=tuple(sorted({name for entry in reports for name in entry["metrics"]})),
         withheld=tuple(sorted({name for entry in reports for name in entry["withheld"]})),
         epsilon_spent=spent[-1] if spent else None,
@@ -171,6 +175,8 @@ def _miscount(receipt: Entry, forms: dict[str, WeightSchema]) -> str:
         return "an array's bytes are not those of its shape"
     if receipt["bytes"] != sum(array["bytes"] for array in arrays.values()):
         return f"the arrays come to other bytes than the {receipt['bytes']:,} of the reply"
+    if receipt["stage"] in STATISTICS_ACTIONS.values():
+        return "" if set(sizes.values()) <= {VALUES} else "what left for a sum of counts has another length than it has"
     if bool(arrays) != bool(groups):
         return "arrays left, and no tensors are named"
     if not groups:

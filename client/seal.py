@@ -30,6 +30,7 @@ from protocol.hashchain import Entry, Head
 from protocol.messages import EPSILON, Order, Refusal, Report, one_line
 from protocol.records import WORDS, order_from_record, reply_from_record, seal_from_record, to_record
 from protocol.signing import public_hex
+from protocol.statistics import VALUES
 
 NOT_JOINED = "this site has joined no federation, so no order is followed; run mumc-site join"
 
@@ -134,7 +135,9 @@ class Door:
         assert said is not None
         assert not arrays or isinstance(answer, Report)
         order, _ = order_from_record(message.content)
-        schema, codec = order_schema(order) if arrays else None, Codec.of(order.codec)
+        # Counts have no tensors to name.
+        schema = order_schema(order) if arrays and not order.statistics else None
+        codec = Codec.of(order.codec)
         if schema and schema.digest not in self._forms:
             self._log.append(self._key, schema_line(schema))
         payload = envelope.payload_digest(answer, arrays)
@@ -196,7 +199,8 @@ def check_leaves(answer: Report | Refusal, arrays: Arrays, order: Order, base: A
     """Return only if what leaves beside an answer has the form of the weights that came, or is nothing.
 
     Under a codec it is the form that this writes for them. In a session of secure aggregation it is one vector of
-    words, as long as all these weights, and never the weights.
+    words, as long as all these weights, and never the weights; in one of statistics it is as long as the fixed labels
+    make it.
 
     Raises:
         UnexpectedWeightsError: it is larger, or another.
@@ -205,7 +209,9 @@ def check_leaves(answer: Report | Refusal, arrays: Arrays, order: Order, base: A
     sizes, codec = {name: flat.size for name, flat in base.items()}, Codec.of(order.codec)
     written = codec.form(codec.sent(order_schema(order)).flat_sizes if arrays and codec.adapters else sizes)
     forms = [{name: (dtype, (size,)) for name, (dtype, size) in written.items()}]
-    if order.masking:
+    if order.statistics:
+        forms = [{words: (words, (VALUES,))} for words in WORDS if order.stage == "mask"]
+    elif order.masking:
         forms = [{words: (words, (sum(sizes.values()),))} for words in WORDS]
     if arrays and (isinstance(answer, Refusal) or form not in forms):
         raise UnexpectedWeightsError("what would leave has another form than the weights that came, so nothing does")

@@ -24,9 +24,10 @@ from protocol.messages import Order, Report, to_json
 from protocol.secagg import site as stages
 from protocol.secagg.content import Content
 from protocol.secagg.errors import SessionError
-from protocol.secagg.messages import Accord, FromSite, Inbox, Roster, Survivors
+from protocol.secagg.messages import Accord, FromSite, Inbox, Masked, Roster, Survivors
 from protocol.secagg.session import Session
 from protocol.secagg.state import State, Step, session_of
+from protocol.statistics import DIGEST as STATISTICS_DIGEST
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Given = TypeVar("Given", bound=Content)
@@ -52,8 +53,7 @@ class Masking:
         session = Session.from_dict(self._order.masking)
         check_round(session, self._order)
         limits = read_site_config(self._root).policy.runs or RunLimits()
-        check_terms(session, self._join, limits)
-        end_other_runs(self._root, self._order.run_id)
+        self._accept(session, limits)
         before = self._store.before()
         step = stages.advertise(
             session,
@@ -97,15 +97,9 @@ class Masking:
 
         generator = np.random.default_rng()
         step = stages.mask(state, inbox, key=self._keys.signing(), update=update, generator=generator)
-        if step.vector is None:
-            words, metrics = self._store.vector(step.message.vector), self._store.metrics()
-        else:
-            words = step.vector
-            self._store.keep_vector(words)
-            self._store.keep(step.state, state, metrics)
-            self._log.info("masked an update of %d numbers; %d were clipped", words.size, step.clipped)
-        report = self._report(step.message, examples=session.weights[self._join.site], metrics=metrics)
-        return report, {words.dtype.name: words}
+        if not step.repeated:
+            self._log.info("masked an update of %d numbers; %d were clipped", session.values, step.clipped)
+        return self._masked(state, step, metrics)
 
     def agree(self) -> Report:
         """This site's word on whose vectors are in the sum.
@@ -126,6 +120,26 @@ class Masking:
         report = self._answer(state, stages.unmask(state, accord, key=self._keys.signing()))
         self._store.forget_arrays()
         return report
+
+    def _accept(self, session: Session, limits: RunLimits) -> None:
+        """Return only if this site takes part in the session on these terms; sessions of other runs are over then.
+
+        Raises:
+            GateError, SecaggError: it does not.
+        """
+        check_terms(session, self._join, limits)
+        end_other_runs(self._root, self._order.run_id)
+
+    def _masked(self, before: State, step: Step[Masked], metrics: Mapping[str, float]) -> tuple[Report, Arrays]:
+        """The words of the stage `mask`, on the disk before they leave, and those that are there where it was done."""
+        if step.vector is None:
+            words, metrics = self._store.vector(step.message.vector), self._store.metrics()
+        else:
+            words = step.vector
+            self._store.keep_vector(words)
+            self._store.keep(step.state, before, metrics)
+        weight = session_of(before).weights[self._join.site]
+        return self._report(step.message, examples=weight, metrics=metrics), {words.dtype.name: words}
 
     def _given(self, cls: type[Given]) -> tuple[State, Given]:
         """The state of the stage before, and what the server forwarded.
@@ -158,14 +172,17 @@ class Masking:
 
 
 def check_round(session: Session, order: Order) -> None:
-    """Return only if the session is of the order's run, round, attempt and base.
+    """Return only if the session is of the order's run, round, attempt and base, and serves the same end.
 
     Raises:
-        StaleError: it is not.
+        StaleError, SessionError: it is not, or does not.
     """
     for name in ("run_id", "round", "attempt", "base_digest"):
         if getattr(session, name) != getattr(order, name):
             raise StaleError(f"the session has another {name} than the order; the server must begin the round anew")
+    # Each kind is accepted on other terms, so that no stage of the one may end the other.
+    if (session.base_digest == STATISTICS_DIGEST) != order.statistics:
+        raise SessionError("the order is to train and the session sums counts, or the other way round")
 
 
 def check_terms(session: Session, join: Join, limits: RunLimits) -> None:
@@ -174,6 +191,20 @@ def check_terms(session: Session, join: Join, limits: RunLimits) -> None:
     Raises:
         GateError: too few sites take part, or it holds against too few that collude.
         SessionError: the site has another weight than the one that is pinned.
+    """
+    check_cover(session, limits)
+    if (weight := session.weights.get(join.site)) != join.units:
+        raise SessionError(
+            f"the session weighs {join.site} with {weight}, and its join file with {join.units}; take the operator's "
+            "newest join file in"
+        )
+
+
+def check_cover(session: Session, limits: RunLimits) -> None:
+    """Return only if enough sites take part, and it holds against enough that collude.
+
+    Raises:
+        GateError: it does not.
     """
     if len(session.sites) < limits.min_sites:
         raise GateError(
@@ -186,9 +217,4 @@ def check_terms(session: Session, join: Join, limits: RunLimits) -> None:
             "policy_colluding",
             f"the session holds against {session.colluding} colluding sites, and this site asks for {limits.colluding} "
             "(policy.runs.colluding; secagg.colluding at the server)",
-        )
-    if (weight := session.weights.get(join.site)) != join.units:
-        raise SessionError(
-            f"the session weighs {join.site} with {weight}, and its join file with {join.units}; take the operator's "
-            "newest join file in"
         )

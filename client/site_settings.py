@@ -15,7 +15,7 @@ from mumc_model.data.files import write_atomically
 _POLICY = re.compile(r"(?m)^policy:[ \t]*(?:#[^\n]*)?\n((?:[ \t]+[^\n]*(?:\n|\Z)|[ \t]*(?:#[^\n]*)?\n)*)")
 _SHOWN = {
     "code": "digests of the run's code that are accepted; only the installed code ever runs",
-    "actions": "what may be asked for",
+    "actions": "what may be asked for; query.statistics too lets the card's counts into sums",
     "max_rounds": "of one run",
     "max_steps": "optimiser steps in answer to one order",
     "max_batch": "records in a step",

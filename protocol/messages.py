@@ -36,6 +36,12 @@ Action = Literal[
     "query.share",
     "query.agree",
     "query.unmask",
+    "query.statistics_advertise",
+    "query.statistics_share",
+    "query.statistics_mask",
+    "query.statistics_agree",
+    "query.statistics_unmask",
+    "query.statistics",
 ]
 ACTIONS: tuple[str, ...] = get_args(Action)
 """Flower's message types: the first word is Flower's category, the second the handler."""
@@ -47,6 +53,11 @@ STAGE_ACTIONS = {
     "unmask": "query.unmask",
 }
 """The action of each stage of secure aggregation, in the order of `protocol.secagg.messages.STAGES`."""
+STATISTICS = "query.statistics"
+"""Tells a site the published statistics; in a site's limits it stands for all that belongs to them."""
+STATISTICS_ACTIONS = {stage: f"{STATISTICS}_{stage}" for stage in STAGE_ACTIONS}
+"""The action of each stage in which counts are summed: no order of the one kind is ever taken for the other."""
+_STAGES = {action: stage for actions in (STAGE_ACTIONS, STATISTICS_ACTIONS) for stage, action in actions.items()}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -89,7 +100,8 @@ class Order:
     codec: Mapping[str, Any] = field(default_factory=lambda: Codec().to_dict())
     """How an update that answers this travels (`protocol.compression.Codec`)."""
     masking: Mapping[str, Any] = field(default_factory=dict)
-    """What the server forwards in a stage of secure aggregation (`protocol.secagg.messages`); else empty."""
+    """What the server forwards in a stage of secure aggregation (`protocol.secagg.messages`), or the statistics that it
+    publishes (`protocol.statistics`); else empty."""
     remark: str = ""
     """Why the last update of this site was not merged, in one line for its engineer; nothing follows from it."""
 
@@ -103,9 +115,11 @@ class Order:
             value = getattr(self, name)
             _require(value >= least, f"order.{name} is {value}, below {least}")
         _require(0 <= self.seed < 2**63, f"order.seed is {self.seed}, outside 0 to 2**63 - 1")
-        masks, may = bool(self.masking), self.action in STAGE_ACTIONS.values()
+        masks, may = bool(self.masking), self.action in _STAGES or self.action == STATISTICS
         _require(may or not masks, f"an order to {self.action} carries order.masking, and is no stage of it")
         _require(masks or not self.action.startswith("query."), f"an order to {self.action} lacks order.masking")
+        extra = bool(self.recipe or self.vocabulary or self.first_step or self.steps or self.total_steps)
+        _require(not (self.statistics and extra), f"an order to {self.action} carries a recipe, words or steps")
         codec = Codec.of(self.codec)
         what = f"{codec.kind} of factors" if codec.adapters else codec.kind
         _require(codec.plain or not masks, f"an order under masks names the codec {what}; masked words must add")
@@ -113,7 +127,12 @@ class Order:
     @property
     def stage(self) -> str:
         """The stage of secure aggregation that this asks for; empty where it asks for none."""
-        return next((stage for stage, action in STAGE_ACTIONS.items() if self.masking and action == self.action), "")
+        return _STAGES.get(self.action, "") if self.masking else ""
+
+    @property
+    def statistics(self) -> bool:
+        """Whether it belongs to the statistics, and so to no training."""
+        return self.action == STATISTICS or self.action in STATISTICS_ACTIONS.values()
 
     @property
     def of_round(self) -> "Order":

@@ -20,6 +20,7 @@ from server.config import RunConfig
 from server.errors import ServerError
 from server.home import HOME, Home
 from server.seal import Post
+from server.statistics_run import run_statistics
 
 RESUME = "resume"
 """Key of Flower's run configuration that says: go on with the run that lies in the output folder."""
@@ -42,13 +43,16 @@ def main(grid: Grid, context: Context) -> None:
 def play(grid: Grid, config: RunConfig, context: Context) -> None:
     """The run, with signed orders where it belongs to a federation that has a folder."""
     if home := os.environ.get(HOME):
-        federation.run(
+        run = run_statistics if config.federation.final == "statistics" else federation.run
+        run(
             grid,
             config,
             on_round=partial(print, flush=True),
             post=Post(Home.open(Path(home)), config.federation.only),
             resume=bool(context.run_config.get(RESUME)),
         )
+    elif config.federation.final == "statistics":
+        raise ConfigError("statistics are summed over enrolled sites, and there is no federation's folder")
     elif config.federation.only:
         raise ConfigError("federation.only names enrolled sites, and there is no federation's folder; leave it empty")
     elif context.run_config.get("run-json"):

@@ -8,6 +8,8 @@ import typer
 from server.cli_enrol import HomeArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from server.config import RunConfig
     from server.control import FlowerRun
     from server.home import Home
@@ -70,7 +72,8 @@ def run(
 
     home = Home.open(folder.resolve())
     config = unfinished(home, overrides or []) if resume else prepare(home, overrides or [])
-    _play(home, config, detach=detach, resume=resume)
+    tell = _tell_statistics if config.federation.final == "statistics" else _tell_results
+    _play(home, config, detach=detach, resume=resume, tell=tell)
 
 
 @app.command()
@@ -93,7 +96,57 @@ def rehearse(
     _play(home, prepare(home, overrides_for(sites, given or []), name="rehearsal"), detach=False)
 
 
-def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = False) -> None:
+@app.command()
+def statistics(
+    folder: HomeArgument,
+    sites: Annotated[
+        list[str] | None, typer.Argument(help="Names of enrolled sites; by default all.", metavar="[SITE...]")
+    ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--with", "-w", help="An override, as federation.wait_s=600; repeatable.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end of the run.")] = False,
+) -> None:
+    """Sum the counts of the sites' data cards under masks: only the sum is opened, and its small counts are withheld.
+
+    What is published lies in DIR/runs/RUN/statistics.json, and goes to every site of the sum. A site takes part only if
+    its engineer has agreed, and at most once in 90 days unless sites and counts are the same.
+    """
+    from server.home import Home
+    from server.roster import SiteRegister
+    from server.statistics import overrides_for
+    from server.submit import prepare
+
+    home = Home.open(folder.resolve())
+    names = sites or [site.name for site in SiteRegister.read(home).active]
+    config = prepare(home, overrides_for(names, given or []), name="statistics")
+    _play(home, config, detach=detach, tell=_tell_statistics)
+
+
+def _tell_statistics(config: "RunConfig") -> None:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from server.statistics import as_table, caption
+    from server.statistics_run import FILE, read_statistics
+
+    folder = Path(config.output_dir)
+    if found := read_statistics(folder):
+        typer.echo(caption(found))
+        Console().print(as_table(found))
+        typer.echo(f"{folder / FILE}", err=True)
+    _tell_results(config)
+
+
+def _play(
+    home: "Home",
+    config: "RunConfig",
+    *,
+    detach: bool,
+    resume: bool = False,
+    tell: "Callable[[RunConfig], None] | None" = None,
+) -> None:
     from pathlib import Path
 
     from server.errors import ControlError
@@ -106,7 +159,7 @@ def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = Fal
             wait_until_ended(link, config, partial(typer.echo, err=True))
             if (Path(config.output_dir) / RESULT).exists():
                 # Its program had outlived the SuperLink.
-                return _tell_results(config)
+                return (tell or _tell_results)(config)
         flower_id = submit(link, config, resume=resume)
         typer.echo(f"run {config.run_id}: results in {config.output_dir}", err=True)
         if detach:
@@ -125,7 +178,7 @@ def _play(home: "Home", config: "RunConfig", *, detach: bool, resume: bool = Fal
             typer.echo(f"mumc-server: {error}, then go on with the run: {_again(home, config)}", err=True)
             raise typer.Exit(2) from None
     _check_completed(home, config, ended)
-    return _tell_results(config)
+    return (tell or _tell_results)(config)
 
 
 def _check_completed(home: "Home", config: "RunConfig", ended: "FlowerRun") -> None:

@@ -42,10 +42,10 @@ class FederationConfig:
     """The weight of an update that is `k` rounds late is divided by `(1 + k)` to the power of this."""
     keep_weights: int = 1
     """The merged weights of so many last rounds stay on the disk; with more than 1 a site can fine-tune an ensemble."""
-    final: Literal["finetune", "evaluate", "rehearse", "none"] = "finetune"
+    final: Literal["finetune", "evaluate", "rehearse", "statistics", "none"] = "finetune"
     """After the last round each site fine-tunes its own answer decoder on the merged weights; or evaluates again the
     model that the earlier run of this `run_id` left there; or trains two steps on synthetic data, of which nothing is
-    kept; or nothing."""
+    kept; or has its counts summed under masks (`mumc-server statistics`), without any weights; or nothing."""
     only: tuple[str, ...] = ()
     """Names of the enrolled sites that are asked; empty asks all."""
 
@@ -57,7 +57,7 @@ class FederationConfig:
             "federation.rounds is 0 and federation.final is none, so there is nothing to do; change one of them",
         )
         _require(
-            self.rounds == 0 or self.final not in ("evaluate", "rehearse"),
+            self.rounds == 0 or self.final not in ("evaluate", "rehearse", "statistics"),
             f"federation.final is {self.final}, which goes with no round of training, but federation.rounds is "
             f"{self.rounds}; set it to 0",
         )

@@ -109,12 +109,14 @@ class History:
 
     @property
     def planned(self) -> int | None:
-        """Rounds that the run was to have; None where that is not known."""
-        return int(self.config["federation"]["rounds"]) if self.config else None
+        """Rounds that the run was to have; None where that is not known. A sum of counts is one, without training."""
+        if not self.config:
+            return None
+        return 1 if self.final == "statistics" else int(self.config["federation"]["rounds"])
 
     @property
     def final(self) -> str:
-        """What came after the last round: `finetune`, `evaluate`, `rehearse`, `none`; empty where not known."""
+        """What came after the last round, as `federation.final` names it; empty where not known."""
         return str(self.config["federation"]["final"]) if self.config else ""
 
     @cached_property

@@ -9,7 +9,12 @@ from server.journal import RoundRecord
 
 SHOWN = ("accuracy", "accuracy_open", "accuracy_closed", "tested", EPSILON)
 """Metrics of fine-tuned models that stand in the table; all of them are in `result.json`."""
-FINAL = {"finetune": "Fine-tuned models", "evaluate": "Models evaluated again", "rehearse": "Rehearsal"}
+FINAL = {
+    "finetune": "Fine-tuned models",
+    "evaluate": "Models evaluated again",
+    "rehearse": "Rehearsal",
+    "statistics": "Statistics, told to",
+}
 """What the part after the last round is called."""
 
 

@@ -86,7 +86,9 @@ class Terms:
         """
         return min(sites, max(threshold_for(sites, self.colluding), self.min_sites))
 
-    def why_void(self, round: "MaskedRound", error: SecaggError) -> str:
+    def why_void(
+        self, round: "MaskedRound", error: SecaggError, rest: str = "The weights are those of the round before"
+    ) -> str:
         """The words of an attempt that came to nothing, with the threshold and what it tolerates."""
         session, order = round.session, round.order
         sites, threshold = len(session.sites), session.threshold
@@ -99,7 +101,7 @@ class Terms:
         return (
             f"round {order.round}, attempt {order.attempt} is void: {error}. The threshold is {threshold}, since "
             f"{reason}; {spare or 'no'} site{'' if spare == 1 else 's'} may drop out. Lost: {lost}. "
-            "The weights are those of the round before"
+            f"{rest}"
         )
 
     def session(self, order: Order, schema: WeightSchema, online: Sequence[str]) -> Session:
@@ -145,6 +147,8 @@ class MaskedRound:
     ask: Ask
     stage_timeout_s: float
     mask_timeout_s: float
+    actions: Mapping[str, str] = field(default_factory=lambda: STAGE_ACTIONS)
+    """The action of each stage."""
     folder: RoundFolder | None = None
     """Where it is kept how far the attempt has come; without one it does not outlive the process."""
     tally: Tally = field(default_factory=Tally)
@@ -234,7 +238,7 @@ class MaskedRound:
 
     def _ask(self, stage: str, sites: Sequence[str], forward: Callable[[str], Content], timeout_s: float) -> Tally:
         by_node = {self.nodes[site]: site for site in sites}
-        order = replace(self.order, action=STAGE_ACTIONS[stage], masking=self.session.to_dict())
+        order = replace(self.order, action=self.actions[stage], masking=self.session.to_dict())
         if stage != "mask":
             order = replace(order, vocabulary=())
 

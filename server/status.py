@@ -114,7 +114,7 @@ def _run(run: FlowerRun) -> RunStatus:
         name=run.name,
         state=run.status if whole else WITH_LOSSES,
         started=run.started,
-        rounds=run.rounds,
+        rounds=max(run.rounds, last.round if last else 0),
         round=last.round if last else 0,
         sites=f"{last.sites_merged}/{last.sites_expected}" if last else "",
         lost=name_lost(last.refused, last.reasons) if last else "",
