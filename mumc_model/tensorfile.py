@@ -7,7 +7,7 @@ it reads like any other.
 import json
 import mmap
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,18 @@ MOST_HEADER = 1 << 27
 
 
 def write_tensors(
-    path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str], *, durable: bool = True
+    path: Path,
+    arrays: Mapping[str, Array],
+    metadata: Mapping[str, str],
+    *,
+    durable: bool = True,
+    ready: Callable[[], object] | None = None,
 ) -> None:
     """Replace the file at once: it holds the arrays under their names, and is on the disk when this returns.
 
     Equal arrays and metadata are equal files. Without `durable` the disk is not waited for: after a loss of power the
-    file may be cut off, or hold zeros, which `check_data` finds out.
+    file may be cut off, or hold zeros, which `check_data` finds out by a checksum that such a file has. `ready` is
+    called before the file takes its place (`mumc_model.data.files.replacing`).
 
     Raises:
         OSError: the disk refuses; the file is as it was.
@@ -53,11 +59,12 @@ def write_tensors(
         span = [offset, offset + array.nbytes]
         header[name] = {"dtype": _CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": span}
         offset += array.nbytes
-        checksum = zlib.crc32(_bytes(array), checksum)
-    header[_METADATA] = dict(sorted({**metadata, _CHECKSUM: f"{checksum:08x}"}.items()))
+        checksum = checksum if durable else zlib.crc32(_bytes(array), checksum)
+    told = {} if durable else {_CHECKSUM: f"{checksum:08x}"}
+    header[_METADATA] = dict(sorted({**metadata, **told}.items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path, durable=durable) as file:
+    with replacing(path, durable=durable, ready=ready) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for _, array in ordered:
@@ -71,7 +78,7 @@ def _bytes(array: Array) -> memoryview:
 
 
 def check_data(path: Path) -> None:
-    """Return only if the data is what was written; a file without a checksum, of an earlier version, passes.
+    """Return only if the data is what was written; a file without a checksum passes: the disk was waited for.
 
     The whole file is read once.
 
@@ -82,11 +89,11 @@ def check_data(path: Path) -> None:
     _, metadata, start = read_header(path)
     if _CHECKSUM not in metadata:
         return
-    found = 0
-    with path.open("rb") as file:
+    found, held = 0, memoryview(bytearray(_BLOCK))
+    with path.open("rb", buffering=0) as file:
         file.seek(start)
-        while block := file.read(_BLOCK):
-            found = zlib.crc32(block, found)
+        while length := file.readinto(held):
+            found = zlib.crc32(held[:length], found)
     if f"{found:08x}" != metadata[_CHECKSUM]:
         raise ValueError("its data is not what was written")
 

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,9 @@ def save_round(
 ) -> None:
     """Make these the folder's checkpoint, all of them or none.
 
-    Moments and step go first, to files of their own round, and the weights, which say their round, last: with their
-    place in the folder they commit it. Files of older rounds, and what a crash cut off, are removed
-    then.
+    All are written at one time. Moments and step take their places first, as files of their own round, and the weights,
+    which say their round, last: with their place in the folder they commit it. Files of older rounds, and what a crash
+    cut off, are removed then.
 
     Args:
         folder: Of the run.
@@ -71,13 +72,19 @@ def save_round(
     beside = {OPTIMIZER.format(round): dict(moments), STEP.format(round): dict(step or {})}
     if keep > 1:
         _set_aside(folder)
-    for name, arrays in [*beside.items(), (WEIGHTS, dict(weights))]:
-        if arrays:
-            try:
-                write_tensors(folder / name, arrays, metadata)
-            except OSError as error:
-                raise disk_error(folder / name, error) from error
+    with ThreadPoolExecutor(1) as pool:
+        others = [pool.submit(_write, folder / name, arrays, metadata) for name, arrays in beside.items() if arrays]
+        _write(folder / WEIGHTS, dict(weights), metadata, ready=lambda: [other.result() for other in others])
     tidy(folder, round, keep)
+
+
+def _write(
+    path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str], ready: Callable[[], object] | None = None
+) -> None:
+    try:
+        write_tensors(path, arrays, metadata, ready=ready)
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 def tidy(folder: Path, round: int, keep: int = 1) -> None:

@@ -7,12 +7,13 @@ in words that wrap. Sums of integers are exact in any order.
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from server.spool import BLOCK, Update
-from server.sweep import sweep
+from server.sweep import in_parts, sizes_of, sweep
 
 Array = np.ndarray[Any, Any]
 
@@ -101,12 +102,33 @@ def error_bound(updates: Sequence[Update], shares: Sequence[float], dtype: str) 
 
 def norm(arrays: Mapping[str, Array]) -> float:
     """L2 norm over all packed arrays together."""
-    squares = (
-        float(np.sum(np.square(array[part], dtype=np.float64)))
-        for array in arrays.values()
-        for part in slices(array.size)
-    )
-    return math.sqrt(math.fsum(squares))
+
+    def squares(dtype: str, whole: slice) -> list[float]:
+        flat = arrays[dtype][whole]
+        return [float(np.sum(np.square(flat[part], dtype=np.float64))) for part in slices(flat.size)]
+
+    return math.sqrt(math.fsum(chain.from_iterable(in_parts(sizes_of(arrays), squares))))
+
+
+def difference(arrays: Mapping[str, Array], before: Mapping[str, Array]) -> dict[str, Array]:
+    """The packed arrays less those before."""
+    found = {dtype: np.empty_like(flat) for dtype, flat in arrays.items()}
+
+    def subtract(dtype: str, part: slice) -> None:
+        np.subtract(arrays[dtype][part], before[dtype][part], out=found[dtype][part])
+
+    in_parts(sizes_of(arrays), subtract)
+    return found
+
+
+def all_finite(arrays: Mapping[str, Array]) -> bool:
+    """Whether no number of the flat arrays is NaN or infinite."""
+
+    def finite(name: str, whole: slice) -> bool:
+        flat = arrays[name][whole]
+        return all(np.isfinite(flat[part]).all() for part in slices(flat.size))
+
+    return all(in_parts(sizes_of(arrays), finite))
 
 
 def slices(size: int) -> Iterator[slice]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from server.config import StrategyConfig
 from server.merge import slices
+from server.sweep import in_parts, sizes_of
 
 Array = np.ndarray[Any, Any]
 Moments = dict[str, Array]
@@ -38,14 +39,30 @@ class ServerOptimizer:
         }
 
     def step(self, weights: Mapping[str, Array], mean: Mapping[str, Array]) -> dict[str, Array]:
-        """The packed weights after one step along the packed mean difference; the given ones are left as they were."""
+        """The packed weights after one step along the packed mean difference; the given ones are left as they were.
+
+        What overflows is infinite, and numpy says nothing of it.
+        """
         stepped = {dtype: np.empty_like(flat) for dtype, flat in weights.items()}
-        for dtype, flat in weights.items():
-            for part in slices(flat.size):
-                moments = {name: state[dtype][part] for name, state in self._moments.items()}
-                direction = self._step(mean[dtype][part].astype(np.float64), moments, self._config)
-                stepped[dtype][part] = flat[part] + self._config.lr * direction
+
+        def move(dtype: str, part: slice) -> None:
+            # numpy keeps such settings for each thread apart.
+            with np.errstate(over="ignore", invalid="ignore"):
+                self._move(dtype, part, weights[dtype][part], mean[dtype][part], stepped[dtype][part])
+
+        in_parts(sizes_of(weights), move)
         return stepped
+
+    def _move(self, dtype: str, whole: slice, weights: Array, mean: Array, stepped: Array) -> None:
+        lr, held = self._config.lr, {name: state[dtype][whole] for name, state in self._moments.items()}
+        if not held and lr == 1 and weights.dtype == mean.dtype:
+            # The sum in twice the precision, rounded once more, has the same bits.
+            np.add(weights, mean, out=stepped)
+            return
+        for part in slices(mean.size):
+            moments = {name: state[part] for name, state in held.items()}
+            direction = self._step(mean[part].astype(np.float64), moments, self._config)
+            stepped[part] = weights[part] + lr * direction
 
     def state_dict(self) -> dict[str, Array]:
         """The moments by name, for safetensors."""

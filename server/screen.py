@@ -8,6 +8,7 @@ import numpy as np
 from protocol.errors import ExamplesError, IdentityError, NotFiniteError, StaleError
 from protocol.messages import Order, Report
 from server.merge import slices
+from server.sweep import in_parts, sizes_of
 
 Array = np.ndarray[Any, Any]
 
@@ -36,13 +37,14 @@ def check_finite(update: Mapping[str, Array], base: Mapping[str, Array]) -> None
 
     The mean of such weights is finite too, so no site alone can make the global weights overflow.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        bad = sum(
-            int(np.count_nonzero(~np.isfinite(base[dtype][part] + flat[part])))
-            for dtype, flat in update.items()
-            for part in slices(flat.size)
-        )
-    if bad:
+
+    def bad_in(dtype: str, whole: slice) -> int:
+        flat, start = update[dtype][whole], base[dtype][whole]
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = (np.count_nonzero(np.isfinite(start[part] + flat[part])) for part in slices(flat.size))
+            return flat.size - sum(map(int, finite))
+
+    if bad := sum(in_parts(sizes_of(update), bad_in)):
         raise NotFiniteError(f"{bad} values of the update are NaN, infinite or overflow the weights")
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +24,7 @@ from server.exchange import AGAIN, GONE
 from server.inquiry import Inquiry
 from server.journal import Journal, RoundRecord, name_lost
 from server.judge import Verdict, judge
-from server.merge import norm, slices
+from server.merge import all_finite, difference, norm
 from server.optimizer import ServerOptimizer
 from server.round_folder import RoundFolder
 from server.rules import merge
@@ -61,6 +62,7 @@ class Strategy:
     ) -> None:
         self.schema = WeightSchema.of(start.weights)
         self.packed = pack(start.weights, self.schema)
+        self._named: str | None = None
         self._config, self._run_id, self._journal = config, start.run_id, journal
         self._folder, self._rounds = journal.path.parent, rounds
         self._optimizer = ServerOptimizer(config.strategy, self.schema.flat_sizes)
@@ -77,7 +79,9 @@ class Strategy:
     @property
     def digest(self) -> str:
         """The digest that names the weights to the sites."""
-        return digest(self.packed, self.schema)
+        if self._named is None:
+            self._named = digest(self.packed, self.schema)
+        return self._named
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -231,7 +235,11 @@ class Strategy:
         self._step(mean)
         noted = self._noted(record(update_norm=length))
         keeps_step = self._masks is None and self._config.screen.free_riders
-        self.save(order.round, {name: flat - before[name] for name, flat in self.packed.items()} if keeps_step else {})
+        # The disk takes its time, and the next order needs the digest.
+        with ThreadPoolExecutor(1) as beside:
+            named = beside.submit(lambda: self.digest)
+            self.save(order.round, difference(self.packed, before) if keeps_step else {})
+            named.result()
         self._rounds.clear()
         return noted
 
@@ -259,16 +267,14 @@ class Strategy:
         save_round(self._folder, self.weights, moments, run_id=self._run_id, round=round, step=step, keep=keep)
 
     def _step(self, mean: Mapping[str, Array]) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            stepped = self._optimizer.step(self.packed, mean)
-        held = [*stepped.values(), *self._optimizer.state_dict().values()]
-        if not all(np.isfinite(array[part]).all() for array in held for part in slices(array.size)):
+        stepped = self._optimizer.step(self.packed, mean)
+        if not all_finite(stepped) or not all_finite(self._optimizer.state_dict()):
             raise FederationError(
                 f"the server's {self._config.strategy.optimizer} step is not finite, so the weights stay as they were, "
                 f"and would be so again; start another run from them with initial_weights={self._folder / WEIGHTS} and "
                 "a lower strategy.lr, or another strategy or merge.rule"
             )
-        self.packed = stepped
+        self.packed, self._named = stepped, None
 
     def _record(
         self,

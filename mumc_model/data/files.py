@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -18,8 +18,11 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of the one at the path when the block ends without a fault."""
+def replacing(path: Path, *, durable: bool = True, ready: Callable[[], object] | None = None) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of the one at the path when the block ends without a fault.
+
+    Before it does, `ready` is called, and may wait for what has to be there first; what it raises leaves the old file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
@@ -28,6 +31,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
+        if ready is not None:
+            ready()
         partial.replace(path)
         if durable:
             sync_folder(path.parent)

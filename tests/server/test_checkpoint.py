@@ -1,4 +1,5 @@
 import os
+import time
 
 import numpy as np
 import pytest
@@ -88,3 +89,19 @@ def test_the_first_weights_are_no_round_of_their_own(tmp_path):
     for round in (0, 1):
         save_round(tmp_path, WEIGHTS, {}, run_id="r", round=round, keep=3)
     assert names(tmp_path) == ["weights.safetensors"]
+
+
+def test_weights_do_not_take_their_place_before_what_lies_beside_them_has(tmp_path, monkeypatch):
+    save_round(tmp_path, WEIGHTS, {"first.float32": np.ones(7, "float32")}, run_id="r", round=1)
+    rename, placed = os.replace, []
+
+    def slow_beside(source, target):
+        if not str(target).endswith("weights.safetensors"):
+            time.sleep(0.1)
+        rename(source, target)
+        placed.append(target.name)
+
+    monkeypatch.setattr(os, "replace", slow_beside)
+    moments, step = {"first.float32": np.zeros(7)}, {"float32": np.zeros(7)}
+    save_round(tmp_path, WEIGHTS, moments, run_id="r", round=2, step=step)
+    assert placed == ["optimizer-0002.safetensors", "step-0002.safetensors", "weights.safetensors"]

@@ -11,7 +11,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.merge import combination, error_bound, norm, slices, weighted_mean
+from server.merge import all_finite, combination, difference, error_bound, norm, slices, weighted_mean
 from server.spool import BLOCK
 from tests.server.spooled import in_memory, spooled
 
@@ -177,3 +177,18 @@ def test_slices_cover_everything_once(size):
     parts = list(slices(size))
     assert sum(part.stop - part.start for part in parts) == size
     assert all(a.stop == b.start for a, b in itertools.pairwise(parts))
+
+
+def test_what_is_asked_of_all_numbers_finds_one_at_any_place_of_several_parts():
+    arrays = {"float32": np.zeros(2 * 8 * BLOCK + 5, "float32"), "float64": np.zeros(3)}
+    assert all_finite(arrays)
+    assert norm(arrays) == 0
+    for place in (0, BLOCK, 8 * BLOCK - 1, 8 * BLOCK, 16 * BLOCK + 4):
+        changed = {**arrays, "float32": arrays["float32"].copy()}
+        changed["float32"][place] = 3
+        assert norm(changed) == 3
+        left = difference(changed, arrays)["float32"]
+        assert np.flatnonzero(left).tolist() == [place]
+        for bad in (np.nan, np.inf):
+            changed["float32"][place] = bad
+            assert not all_finite(changed)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from server.config import StrategyConfig
 from server.optimizer import ServerOptimizer
+from server.spool import BLOCK
 
 UNTIMED = settings(deadline=None, max_examples=50)
 
@@ -131,3 +132,22 @@ def test_a_step_keeps_types_and_the_weights_it_was_given(name):
     assert {n: a.dtype.name for n, a in stepped.items()} == {"float16": "float16", "float32": "float32"}
     assert all((a == 1).all() for a in weights.values())
     assert all((a > 1).all() for a in stepped.values())
+
+
+@UNTIMED
+@given(st.lists(st.tuples(*[st.floats(width=32, allow_nan=False, allow_infinity=False)] * 2), min_size=1))
+def test_a_mean_that_is_adopted_as_it_is_gives_the_bits_of_the_sum_in_float64(pairs):
+    start, mean = np.array(pairs, "float32").T.copy()
+    with np.errstate(over="ignore"):
+        exact = (start + mean.astype("float64")).astype("float32")
+    assert played(StrategyConfig(optimizer="none", lr=1.0), [mean], start).tobytes() == exact.tobytes()
+
+
+def test_large_weights_take_the_steps_that_small_ones_take_value_by_value():
+    rng = np.random.default_rng(0)
+    mean, start = rng.standard_normal((2, 3 * 8 * BLOCK + 17), dtype="float32")
+    config = StrategyConfig(optimizer="yogi", lr=0.1)
+    some = rng.integers(0, start.size, 1000)
+    assert np.array_equal(
+        played(config, [mean, 2 * mean], start)[some], played(config, [mean[some], 2 * mean[some]], start[some])
+    )
