@@ -1,6 +1,7 @@
 """What of a card may leave the site: counts over fixed lists, small ones withheld, signed and noted in the log."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,11 @@ from client.keys import SiteKeys
 from client.log import site_log_file
 from client.privacy.policy import PrivacyPolicy, read_policy
 from mumc_model.data.files import write_atomically
-from protocol.datacard import seal
+from protocol.datacard import PublicCard
+from protocol.public_facts import ANOTHER, PUBLIC_SETS
 from protocol.signing import payload_hash
 from protocol.suppression import SMALLEST, is_small, publish_count, publish_table, rounded_down
 
-PUBLIC_SETS = ("vqa_rad", "slake", "vqa_med_2019", "pathvqa", "roco", "mimic_cxr")
-"""Names that everyone knows already; any other set is told as `another set`."""
-ANOTHER = "another set"
 QUARTILES = slice(2, 5)
 """Of `facts.QUANTILES`: the ends of a range are single records, and stay."""
 
@@ -54,15 +53,19 @@ def publish(root: Path, card: DataCard, person: str) -> Path:
 
     Raises:
         SigningError: the site has no keys.
+        EnrolmentError: what it has pinned of the federation is damaged.
         PolicyError: its privacy policy is not to be believed.
+        MessageError: the card is not one that a server takes.
     """
     facts = facts_that_leave(root, card)
-    key = SiteKeys.open(root).signing()
-    text = seal(facts, card.site, card.made, key)
+    keys = SiteKeys.open(root)
+    key, joined = keys.signing(), keys.pinned()
+    now, server = datetime.now(UTC).isoformat(), joined.server_key if joined else ""
+    paper = PublicCard.sealed(facts, card.site, card.made, now, server, key)
     line = {"kind": "card", "user": person, "leaves": payload_hash(facts), "data": card.data}
     site_log_file(root).append(key, line)
     path = root / FOLDER / PUBLIC
-    write_atomically(path, text.encode())
+    write_atomically(path, paper.text().encode())
     return path
 
 

@@ -22,7 +22,9 @@ from client.log import site_log_file
 from client.log_check import check_site_log
 from mumc_model.data.site_writer import SiteWriter
 from protocol.datacard import opened
+from protocol.signing import public_hex
 from tests.client.privacy.private_rounds import approve as approve_privacy
+from tests.federation import found, take_in
 
 WORDS = ("kanariname", "kanaripatient", "kanaricaption", "kanariquestion", "kanarianswer", "kanarilabel", "kanarikind")
 NAME, PATIENT, CAPTION, QUESTION, ANSWER, LABEL, KIND = WORDS
@@ -107,9 +109,18 @@ def test_what_leaves_is_signed_and_noted_in_the_sites_log(site):
     _, key = SiteKeys.open(site).public
     facts = opened(path.read_text(), "north", key)
     assert facts == public_facts(build(site), None, 10)
+    assert json.loads(path.read_text())["server_key"] == ""
     line = json.loads(site_log_file(site).path.read_text().splitlines()[-1])
     assert (line["kind"], line["user"], line["data"]) == ("card", "A. Person", build(site).data)
     assert check_site_log(site).whole
+
+
+def test_what_leaves_names_the_federation_that_the_site_has_joined(tmp_path):
+    home = found(tmp_path, "north")
+    site = write_site(tmp_path / "north")
+    take_in(home, site)
+    path = publish(site, build(site), "x")
+    assert json.loads(path.read_text())["server_key"] == public_hex(home.signer())
 
 
 def test_under_a_signed_privacy_policy_only_the_officers_number_leaves(site, monkeypatch):
@@ -136,7 +147,7 @@ def test_approving_shows_what_leaves_and_asks(site, monkeypatch, capsys):
 
 
 def test_nothing_is_signed_where_the_person_says_no(site, monkeypatch, capsys):
-    monkeypatch.setattr(client.datacard.publish, "seal", lambda *_: pytest.fail("signed"))
+    monkeypatch.setattr(client.datacard.publish, "PublicCard", None)
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     call(monkeypatch, capsys, "card", site, "--approve", code=1)
     assert not (site / FOLDER / PUBLIC).exists()
