@@ -62,8 +62,10 @@ def pretrain_site(
 def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]], site: Site) -> Sent:
     state = site.state(order.run_id)
     with SiteRanks(site) as ranks:
-        private = state.private_weights(before_round=order.round)
-        model, schema = merged_model(order, base, recipe, site, private)
+        with ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(state.private_weights, before_round=order.round)
+            model, schema = merged_model(order, base, recipe, site, reading.result)
+            private = reading.result()
         dataset = caption_dataset(site, recipe, order.vocabulary)
         group = ranks.join(Job.of(order, captions_digest(site), site.seed(order.seed)))
         trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group)

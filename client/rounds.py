@@ -1,6 +1,7 @@
 """What every round at a site has in common: the run's model with the weights that came, the captions, the report."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mumc_model.data.collate import CaptionDataset
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import CheckpointError, DataError
 from mumc_model.model import HEAD, MumcModel, build_model
-from protocol.codec import digest, pack, unpack
+from protocol.codec import digest, unpack
 from protocol.errors import StaleError
 from protocol.messages import Order, Report
 from protocol.schema import WeightSchema
@@ -30,11 +31,11 @@ def merged_model(
     base: Mapping[str, np.ndarray[Any, Any]],
     recipe: Recipe,
     site: Site,
-    kept: Mapping[str, torch.Tensor] | None = None,
+    kept: Callable[[], Mapping[str, torch.Tensor] | None] = dict,
 ) -> tuple[MumcModel, WeightSchema]:
     """The run's model with the weights that came, and their schema.
 
-    The masked-token head is that among `kept`; without one it starts anew.
+    The masked-token head is that among what `kept` gives; without one it starts anew.
 
     Raises:
         ProtocolError: the weights are not those that the order names, or do not fit its model.
@@ -44,19 +45,25 @@ def merged_model(
     if order.action in ("train.pretrain", "train.rehearse"):
         check_weights(site.config.policy.runs, schema.names)
     weights = unpack(base, schema)
-    if digest(base, schema) != order.base_digest:
-        raise StaleError("the weights that came are not those that the order names; the server must send both again")
-    given = {name: torch.tensor(weight) for name, weight in weights.items()}
-    given |= {name: weight for name, weight in (kept or {}).items() if name.startswith(HEAD)}
+    # A digest takes as long as a copy and what `kept` reads together.
+    with ThreadPoolExecutor(1) as beside:
+        named = beside.submit(digest, base, schema)
+        given = {name: torch.tensor(weight) for name, weight in weights.items()}
+        given |= {name: weight for name, weight in (kept() or {}).items() if name.startswith(HEAD)}
+        if named.result() != order.base_digest:
+            raise StaleError(
+                "the weights that came are not those that the order names; the server must send both again"
+            )
     return build_model(recipe.model, site.seed(), given), schema
 
 
 def packed_difference(model: MumcModel, base: Mapping[str, np.ndarray[Any, Any]], schema: WeightSchema) -> Arrays:
     """The model's shared weights less those of the base, packed."""
     state = model.state_dict()
-    update = pack(as_numpy({name: state[name].cpu() for name in schema.names}), schema)
-    for dtype, flat in update.items():
-        flat -= base[dtype]
+    update = {dtype: np.empty(size, dtype) for dtype, size in schema.flat_sizes.items()}
+    start = unpack(base, schema)
+    for name, place in unpack(update, schema).items():
+        np.subtract(state[name].detach().cpu().numpy(), start[name], out=place, casting="no")
     return update
 
 

@@ -34,6 +34,7 @@ def test_a_head_that_was_kept_is_taken_up_and_then_nothing_is_drawn(server, fold
     first, _ = merged_model(order, server.base, server.recipe, site)
     kept = {name: weight + 1 for name, weight in first.weights().items() if name.startswith(HEAD)}
     monkeypatch.setattr("mumc_model.model._Start.draw", None)
-    model, _ = merged_model(order, server.base, server.recipe, site, kept | {"optimizer.step.temp": torch.ones(())})
+    left = kept | {"optimizer.step.temp": torch.ones(())}
+    model, _ = merged_model(order, server.base, server.recipe, site, lambda: left)
     found = model.weights()
     assert all(torch.equal(found[name], weight) for name, weight in kept.items())
