@@ -43,7 +43,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from client.vqa import ask_here
+from client.vqa.ask import ask_here
 from configs.compose import compose
 from configs.loader import load
 from mumc_model.answerer import Answerer

@@ -73,9 +73,9 @@ def finetune(
     ] = None,
 ) -> None:
     """Teach encoders to answer this site's questions. The model stays at the site, unless it is trained --private."""
-    from client.ensemble import finetune_members
+    from client.own_model import OWN_MODEL
     from client.site import open_folder
-    from client.vqa import OWN_MODEL
+    from client.vqa.finetune import finetune_members
 
     models = model or [Path()]
     if answers and not private:
@@ -156,8 +156,9 @@ def evaluate(
 
     Encoders that were not fine-tuned are asked zero-shot, and for retrieval between images and captions.
     """
+    from client.own_model import OWN_MODEL
     from client.site import open_folder
-    from client.vqa import OWN_MODEL, evaluate_here, keep_answers, retrieve_here, write_evaluation
+    from client.vqa.evaluate import evaluate_here, keep_answers, retrieve_here, write_evaluation
     from mumc_model.scorecard_text import to_console
 
     console, folder = Console(), model or site / OWN_MODEL
@@ -211,9 +212,10 @@ def ask(
 
     With --site the same question is asked of a blank image too, and one line of it stands in the site's log.
     """
-    from client.asking import OWN_MODEL, ask_at
+    from client.asking import ask_at
     from client.config import read_site_config
-    from client.vqa import ask_here
+    from client.own_model import OWN_MODEL
+    from client.vqa.ask import ask_here
     from mumc_model.reply_text import show
 
     if site is not None and (method or answer):

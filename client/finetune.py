@@ -20,9 +20,10 @@ from mumc_model.config import Recipe
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import DataError
 from mumc_model.evaluate import AnswerRow, score
-from mumc_model.finetune import VqaData, finetune
+from mumc_model.finetune import VqaData
+from mumc_model.finetuned import Finetuned, finetune_answerer
+from mumc_model.model import MumcModel
 from mumc_model.sharing import load_private
-from mumc_model.trust import fit_trust
 from protocol.messages import Order, Report
 from protocol.score_curve import curve_metrics
 
@@ -53,15 +54,9 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
         from client.privacy.finetune import finetune_privately
 
         return finetune_privately(order, recipe, base, site)
-    model, _ = merged_model(order, base, recipe, site)
-    if state.is_uncharged(order):
-        state.note_uncharged(order)
-    private = state.private_weights(before_round=order.round, charged=recipe.privacy.on)
-    if private:
-        load_private(model, private)
     data = _vqa_data(site, recipe, order.vocabulary)
-    result = finetune(
-        model,
+    found = finetune_answerer(
+        _encoders(order, base, recipe, site),
         data,
         Tokenizer(order.vocabulary),
         recipe,
@@ -69,31 +64,32 @@ def finetune_site(order: Order, base: Arrays, site: Site) -> Report:
         precision=site.config.precision,
         seed=site.seed(order.seed),
     )
-    trust = fit_trust(
-        result.model,
-        result.candidates.texts,
-        result.calibration,
-        result.validated_NK,
-        train=data.train,
-        validation=data.val,
-        device=site.device,
-    )
-    answerer = Answerer(
-        model=result.model,
-        tokenizer=Tokenizer(order.vocabulary),
-        texts=result.candidates.texts,
-        calibration=result.calibration,
-        trust=trust,
-    )
-    answerer.save(state.vqa_folder, facts={"run": order.run_id, "selection": result.selection})
-    rows = _test_rows(answerer, data, site)
+    found.answerer.save(state.vqa_folder, facts={"run": order.run_id, "selection": found.result.selection})
+    rows = _test_rows(found.answerer, data, site)
     state.keep_rows("test", rows)
-    smallest = _smallest(site)
-    metrics = {"loss": result.loss} | accuracies(rows, smallest)
-    if result.validation_accuracy is not None and len(data.val) >= smallest:
-        metrics["validation_accuracy"] = result.validation_accuracy
-        metrics |= curve_metrics(trust.sets.own_curve(), trust.sets.questions, smallest)
-    return _report(order, site, recipe, result.examples if result.examples >= smallest else 0, metrics)
+    smallest, examples = _smallest(site), found.result.examples
+    metrics = _validated(found, len(data.val), smallest) | accuracies(rows, smallest)
+    return _report(order, site, recipe, examples if examples >= smallest else 0, metrics)
+
+
+def _encoders(order: Order, base: Arrays, recipe: Recipe, site: Site) -> MumcModel:
+    """The merged encoders, with the heads that the site kept to itself; noted where they learned without a charge."""
+    model, _ = merged_model(order, base, recipe, site)
+    state = site.state(order.run_id)
+    if state.is_uncharged(order):
+        state.note_uncharged(order)
+    private = state.private_weights(before_round=order.round, charged=recipe.privacy.on)
+    if private:
+        load_private(model, private)
+    return model
+
+
+def _validated(found: Finetuned, questions: int, smallest: int) -> dict[str, float]:
+    """The loss, and of so many validation questions the accuracy and the curve, as far as they are enough to tell."""
+    metrics, accuracy, sets = {"loss": found.result.loss}, found.result.validation_accuracy, found.answerer.trust.sets
+    if accuracy is None or questions < smallest:
+        return metrics
+    return metrics | {"validation_accuracy": accuracy} | curve_metrics(sets.own_curve(), sets.questions, smallest)
 
 
 def evaluate_vqa(order: Order, site: Site) -> Report:

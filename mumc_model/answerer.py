@@ -27,7 +27,7 @@ from mumc_model.familiarity import LEVEL, Gate, image_features, question_feature
 from mumc_model.generate import generate
 from mumc_model.members import forget_members, further_members, list_members, member_folder
 from mumc_model.model_card import Facts
-from mumc_model.pretrained import load_tokenizer
+from mumc_model.pretrained import kind_of, load_tokenizer, read_config
 from mumc_model.reply import NONE_OF_THESE, Familiarity, Reply, reply
 from mumc_model.selective import AccuracyTable
 from mumc_model.trust import Trust
@@ -40,7 +40,17 @@ MEASURED_FILE = "measured.json"
 """Right answers by confidence, once the test split was evaluated."""
 SEVERAL = "an ensemble answers by the mean over its list, and has no words of its own; leave --method generate out"
 
-__all__ = ["NONE_OF_THESE", "Answerer", "Reply", "keep_measured", "lists_answers", "mean_of", "read_image", "reply"]
+__all__ = [
+    "NONE_OF_THESE",
+    "Answerer",
+    "Reply",
+    "is_answering",
+    "keep_measured",
+    "lists_answers",
+    "mean_of",
+    "read_image",
+    "reply",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +277,15 @@ def _open_trust(folder: Path, values: Any) -> Trust:
 def keep_measured(folder: str | Path, accuracy: AccuracyTable) -> None:
     """Let accuracies that were counted on another split stand beside this model's answers from now on."""
     write_atomically(Path(folder) / MEASURED_FILE, json.dumps(accuracy.to_dict()).encode())
+
+
+def is_answering(folder: str | Path) -> bool:
+    """Whether a model's folder holds an answering model, and not encoders alone.
+
+    Raises:
+        CheckpointError: it holds no model.
+    """
+    return kind_of(read_config(folder)) == VqaModel.kind
 
 
 def lists_answers(folder: str | Path) -> bool:

@@ -1,6 +1,7 @@
 """Every question that is asked at a site stands in its log, unreadable to whoever does not have what was asked."""
 
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -10,7 +11,9 @@ import pytest
 
 from client.asking import SECRET, ask_at, digests_of
 from client.log import site_log_file
+from mumc_model.answerer import Answerer, keep_measured
 from mumc_model.errors import ConfigError, DataError
+from mumc_model.selective import AccuracyTable
 from protocol.errors import ChainError, SigningError
 
 QUESTION = "which organ is shown"
@@ -20,12 +23,13 @@ QUESTION = "which organ is shown"
 def finetuned(untouched, encoders, tmp_path_factory):
     """A site with keys and a model of its own; tests copy it."""
     from client.keys import SiteKeys
+    from client.own_model import OWN_MODEL
     from client.site import open_folder
-    from client.vqa import OWN_MODEL, finetune_here
+    from client.vqa.finetune import finetune_members
 
     folder = shutil.copytree(untouched, tmp_path_factory.mktemp("asked") / "site")
     settings = ["finetune.steps=4", "finetune.select_every=2"]
-    finetune_here(open_folder(folder), encoders, folder / OWN_MODEL, settings, 0)
+    finetune_members(open_folder(folder), [encoders], folder / OWN_MODEL, settings, 0)
     SiteKeys(folder).make()
     return folder
 
@@ -77,6 +81,32 @@ def test_beside_the_reply_stands_that_to_a_blank_image(site):
     assert one.blank == other.blank
     assert one.reply.answers != other.reply.answers
     assert one.to_dict()["blank"]["answers"]
+
+
+def test_a_model_is_opened_once_and_again_when_any_of_its_files_has_changed(site, monkeypatch):
+    opened = []
+    really = Answerer.open
+    monkeypatch.setattr(Answerer, "open", lambda folder: opened.append(folder) or really(folder))
+    folder = site / "state" / "vqa"
+    ask_at(site, image_of(site), QUESTION)
+    (line,) = site_log_file(site).entries()
+    assert line["model"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    ask_at(site, image_of(site), QUESTION)
+    assert len(opened) == 1
+    keep_measured(folder, AccuracyTable.of([0.5] * 30, [True] * 30, "test"))
+    assert ask_at(site, image_of(site), QUESTION).reply.accuracy is not None
+    assert len(opened) == 2
+
+
+def test_where_the_model_looked_is_shown_by_the_model_that_answered(called, site, tmp_path, monkeypatch):
+    opened = []
+    really = Answerer.open
+    monkeypatch.setattr(Answerer, "open", lambda folder: opened.append(folder) or really(folder))
+    for way in (["--site", site], ["--model", site / "state" / "vqa"]):
+        out = tmp_path / f"{way[0]}.png"
+        assert called("ask", image_of(site), QUESTION, *way, "--where", out)[0] == 0
+        assert out.is_file()
+    assert len(opened) == 1
 
 
 def test_without_keys_there_is_no_answer_and_the_remedy_is_named(site):

@@ -10,7 +10,7 @@ from client.board.answers import FEDERATED, LOCAL, default_evaluation, read_eval
 from client.board.facts import Comparison, NotMeasured
 from client.board.site import of_site
 from client.log import site_log_file
-from client.vqa import keep_answers
+from client.vqa.evaluate import keep_answers
 from mumc_model.evaluate import AnswerRow
 
 BOARD = """

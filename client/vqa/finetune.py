@@ -1,14 +1,67 @@
-"""Fine-tuning one answering model from each of several encoders, and keeping them as one that answers by their mean."""
+"""Fine-tuning an answering model from each of one or several encoders, kept as one that answers by their mean."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.site import Site
-from client.vqa import curve_beside, learn_here
+from configs.compose import compose
+from configs.loader import load
+from mumc_model.answerer import Answerer
+from mumc_model.config import FinetuneConfig, Recipe
 from mumc_model.ensemble import join
 from mumc_model.errors import ConfigError
-from mumc_model.finetune import FinetuneResult, OnStep
-from mumc_model.pretrained import load_tokenizer
+from mumc_model.finetune import FinetuneResult, OnStep, VqaData
+from mumc_model.finetuned import finetune_answerer
+from mumc_model.model import MumcModel
+from mumc_model.model_card import Facts
+from mumc_model.pretrained import load_tokenizer, read_config
+from protocol.score_curve import SCORES_FILE, from_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What fine-tuning came to, before it is kept anywhere."""
+
+    answerer: Answerer
+    result: FinetuneResult
+    data: VqaData
+    facts: Facts
+
+
+def learn_here(
+    site: Site,
+    model_folder: Path,
+    overrides: Sequence[str],
+    seed: int,
+    *,
+    on_start: Callable[[int], None] = lambda steps: None,
+    on_step: OnStep | None = None,
+) -> Learned:
+    """The answering model that pre-trained encoders become at the site, as `finetune_members` says; nothing is kept."""
+    settings = load(FinetuneConfig, compose("run", overrides)["recipe"]["finetune"], "finetune")
+    model, tokenizer = MumcModel.from_pretrained(model_folder), load_tokenizer(model_folder)
+    size = settings.image_size or model.config.vision.image_size
+    on_start(settings.steps)
+    data = VqaData.read(site.data, tokenizer, size, settings.question_tokens)
+    found = finetune_answerer(
+        model,
+        data,
+        tokenizer,
+        Recipe(model=model.config, finetune=settings),
+        device=site.device,
+        precision=site.config.precision,
+        seed=seed,
+        curve=curve_beside(model_folder),
+        on_step=on_step,
+    )
+    facts: Facts = {"started from": read_config(model_folder).get("facts", {}).get("run", "a model folder")}
+    facts |= {
+        "training questions": found.result.examples,
+        "answers": len(found.answerer.texts),
+        "selection": found.result.selection,
+    }
+    return Learned(answerer=found.answerer, result=found.result, data=data, facts=facts)
 
 
 def finetune_members(
@@ -69,3 +122,9 @@ def finetune_members(
         facts |= {"members": count, "selection": f"the mean of {count} members, each {first.result.selection}"}
     answerer.save(out, facts, [member.facts for member in members[1:]])
     return [member.result for member in members]
+
+
+def curve_beside(model_folder: Path) -> tuple[float, ...]:
+    """What all sites' models scored on their questions, if it stands beside the encoders."""
+    path = model_folder / SCORES_FILE
+    return from_json(path.read_text(encoding="utf-8")).share if path.is_file() else ()
