@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from client import cli_card, cli_check, cli_import, cli_join, cli_log, cli_report, cli_start, cli_ui, cli_vqa
+from client import cli_ask, cli_card, cli_check, cli_import, cli_join, cli_log, cli_report, cli_start, cli_ui, cli_vqa
 
 app = typer.Typer(
     help="Run a hospital's side of a federation: for the engineer at the hospital.",
@@ -21,6 +21,7 @@ app.registered_commands += cli_card.app.registered_commands
 app.registered_commands += cli_check.app.registered_commands
 app.registered_commands += cli_start.app.registered_commands
 app.registered_commands += cli_vqa.app.registered_commands
+app.registered_commands += cli_ask.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
 app.registered_commands += cli_ui.app.registered_commands
 app.add_typer(cli_import.quarantine, name="quarantine", no_args_is_help=True)

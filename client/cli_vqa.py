@@ -1,6 +1,5 @@
-"""The part of `mumc-site` that is about models and answers: import-checkpoint, finetune, evaluate, ask."""
+"""The part of `mumc-site` that is about models and answers: import-checkpoint, finetune, evaluate."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 app = typer.Typer(rich_markup_mode=None)
 
 Scoring = Literal["mean", "sum", "compat"]
-Looking = Literal["relevance", "attention"]
 
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Model folder; without it, what this site's own finetune left.")
@@ -73,21 +71,32 @@ def finetune(
     ] = None,
 ) -> None:
     """Teach encoders to answer this site's questions. The model stays at the site, unless it is trained --private."""
-    from client.own_model import OWN_MODEL
-    from client.site import open_folder
-    from client.vqa.finetune import finetune_members
-
     models = model or [Path()]
+    _check_private(private, out, models, answers)
+    if private and out is not None:
+        _finetune_to_leave(Console(), site, models[0], out, overrides or [], answers)
+    else:
+        _finetune_here(Console(), site, models, out, overrides or [], seed)
+
+
+def _check_private(private: bool, out: Path | None, models: list[Path], answers: Path | None) -> None:
+    """Refuse words that do not go together, before anything is charged."""
     if answers and not private:
         raise typer.BadParameter("--answers is for --private; without it the site's training answers are the list")
     if private and out is None:
         raise typer.BadParameter("--private makes a model that may leave; say where it goes with --out")
     if private and len(models) > 1:
         raise typer.BadParameter("--private trains one model, and each more would be charged; give one --model")
-    console = Console()
-    if private and out is not None:
-        _finetune_to_leave(console, site, models[0], out, overrides or [], answers)
-        return
+
+
+def _finetune_here(
+    console: Console, site: Path, models: list[Path], out: Path | None, overrides: list[str], seed: int
+) -> None:
+    """The part of `finetune` whose model stays."""
+    from client.own_model import OWN_MODEL
+    from client.site import open_folder
+    from client.vqa.finetune import finetune_members
+
     opened, out = open_folder(site), out or site / OWN_MODEL
     with _progress(console) as progress:
         task = progress.add_task("fine-tuning", total=None)
@@ -98,7 +107,7 @@ def finetune(
         def on_start(steps: int) -> None:
             progress.update(task, total=steps)
 
-        results = finetune_members(opened, models, out, overrides or [], seed, on_step=on_step, on_start=on_start)
+        results = finetune_members(opened, models, out, overrides, seed, on_step=on_step, on_start=on_start)
     for place, result in enumerate(results, 1):
         accuracy = result.validation_accuracy
         found = "unknown" if accuracy is None else f"{100 * accuracy:.1f} %"
@@ -185,77 +194,6 @@ def evaluate(
     write_evaluation(card, out, f"Evaluation at {opened.config.name}")
     to_console(card, console)
     console.print(f"report: {out / 'evaluation.md'}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def ask(
-    image: Annotated[Path, typer.Argument(help="A PNG or JPEG file.")],
-    question: Annotated[str, typer.Argument(help='For instance "is there a fracture".')],
-    site: Annotated[
-        Path | None, typer.Option(help="Ask this site's own model; the question stands in the site's log.")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Model folder of finetune, or encoders with --answer; nothing is logged.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="rank, generate or zero-shot; by default what the model can do.")] = "",
-    answer: Annotated[list[str] | None, typer.Option(help="An answer to weigh; repeatable. Replaces the list.")] = None,
-    top: Annotated[int, typer.Option(help="How many answers to show.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...; with --site that of its site.yaml.")] = "auto",
-    risk: Annotated[float, typer.Option(help="Of a short list without the right answer.")] = 0.1,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    where: Annotated[Path | None, typer.Option(help="A PNG file to write: where the model looked.")] = None,
-    where_by: Annotated[
-        Looking, typer.Option(help="relevance (through every layer) or attention (of one, as the reference does).")
-    ] = "relevance",
-) -> None:
-    """Answer one question about one image, or give a short list, or refer to a human. Research software: no diagnosis.
-
-    With --site the same question is asked of a blank image too, and one line of it stands in the site's log.
-    """
-    from client.asking import ask_at
-    from client.config import read_site_config
-    from client.own_model import OWN_MODEL
-    from client.vqa.ask import ask_here
-    from mumc_model.reply_text import show
-
-    if site is not None and (method or answer):
-        raise typer.BadParameter(
-            "with --site the site's own model answers by its own list; leave --method and --answer out"
-        )
-    if where is not None and where.suffix.lower() != ".png":
-        raise typer.BadParameter(f"--where writes a PNG file, and {where.name} is named otherwise; call it OUT.png")
-    console, folder = Console(), model or (site / OWN_MODEL if site else Path())
-    if site is not None:
-        device = read_site_config(site).device
-        asked = ask_at(site, image, question, model=model, risk=risk, top=top)
-        found, blank, values = asked.reply, asked.blank, asked.to_dict()
-    else:
-        found = ask_here(
-            folder, image, question, method=method, answers=answer or [], top=top, device=device, risk=risk
-        )
-        blank, values = None, found.to_dict()
-    if as_json:
-        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
-    else:
-        show(found, console, blank)
-    if where is not None:
-        _show_where(Console(stderr=as_json), folder, image, question, found.answers[0][0], where, where_by, device)
-
-
-def _show_where(
-    console: Console, model: Path, image: Path, question: str, answer: str, out: Path, by: Looking, device: str
-) -> None:
-    """The part of `ask` that draws."""
-    from client.where import show_where
-    from mumc_model.members import further_members
-    from mumc_model.overlay import LABEL
-
-    shown = show_where(model, image, question, out, answer=answer, method=by, device=device)
-    words = ", ".join(f"{word} {100 * weight:.0f} %" for word, weight in shown.words)
-    console.print(f"{LABEL}: {out}", highlight=False, soft_wrap=True)
-    if further_members(model):
-        console.print("an ensemble answers here, and this is where its first member looked", soft_wrap=True)
-    console.print(f"for {shown.answer!r}, by {by}; weight of the words: {words}", highlight=False, soft_wrap=True)
 
 
 def _progress(console: Console) -> Progress:

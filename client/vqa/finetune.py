@@ -55,8 +55,8 @@ def learn_here(
         curve=curve_beside(model_folder),
         on_step=on_step,
     )
-    facts: Facts = {"started from": read_config(model_folder).get("facts", {}).get("run", "a model folder")}
-    facts |= {
+    facts = {
+        "started from": read_config(model_folder).get("facts", {}).get("run", "a model folder"),
         "training questions": found.result.examples,
         "answers": len(found.answerer.texts),
         "selection": found.result.selection,
