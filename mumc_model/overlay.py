@@ -1,5 +1,6 @@
 """An explanation's heat over its image, and the words that must go with it."""
 
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -22,20 +23,34 @@ _OPACITY = 0.6
 _MARGIN, _LETTER = 10, 16
 
 
-def overlay(image: Path, explanation: Explanation) -> Image.Image:
-    """The image in colour with the heat over it, dark to bright; where there is none the image is as it was.
+def viewed(image: Path, most_side: int = 0) -> Image.Image:
+    """The image as a person looks at it: enlarged where it is small, and at most `most_side` pixels long (0: any).
 
     Raises:
         DataError: the image cannot be read.
     """
     try:
-        grey = to_eight_bits(open_image(image)).convert("RGB")
-    except (UnusableImageError, OSError) as error:
-        raise DataError(f"{image.name} cannot be read; give a PNG or JPEG file") from error
-    scale = max(1.0, LEAST_SIDE / max(grey.size))
-    size = (round(grey.width * scale), round(grey.height * scale))
-    below = np.asarray(grey.resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
-    heat = explanation.to_image(size)
+        whole = to_eight_bits(open_image(image, draft_side=most_side))
+    except UnusableImageError as error:
+        raise DataError(f"{image.name} cannot be used: {error.reason}; give a PNG or JPEG file") from None
+    except OSError:
+        raise DataError(f"{image.name} cannot be read; give a PNG or JPEG file") from None
+    longest = max(whole.size)
+    scale = min(most_side or math.inf, max(LEAST_SIDE, longest)) / longest
+    size = (max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
+    return whole if size == whole.size else whole.resize(size, Image.Resampling.BICUBIC)
+
+
+def overlay(image: Path, explanation: Explanation, most_side: int = 0) -> Image.Image:
+    """The image in colour with the heat over it, dark to bright; where there is none the image is as it was.
+
+    A study of many megapixels takes gigabytes to draw over, unless its longer side is kept to `most_side` pixels.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    grey = viewed(image, most_side).convert("RGB")
+    below, heat = np.asarray(grey, dtype=np.float32), explanation.to_image(grey.size)
     colour = mpl.colormaps["inferno"](heat)[..., :3] * 255
     share = _OPACITY * heat[..., None]
     return Image.fromarray((below * (1 - share) + colour * share + 0.5).astype(np.uint8))

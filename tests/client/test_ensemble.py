@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from client.asking import opened_model
+from client.own_model import opened
 from client.keys import SiteKeys
 from mumc_model.pretrained import read_config
 
@@ -32,11 +32,11 @@ def test_several_models_answer_as_one_from_fine_tuning_to_the_evaluation(called,
     assert code == 0
     assert json.loads(out)["members"] == 2
     assert "this is where its first member looked" in told
-    _, digest = opened_model(site)
+    digest = opened(site / "state" / "vqa").digest
     (own / "member-2").rename(own / "member-3")
     (own / "ensemble.json").unlink()
     (own / "model.safetensors").touch()
-    assert opened_model(site)[1] != digest, "the log names all members"
+    assert opened(site / "state" / "vqa").digest != digest, "the log names all members"
     (own / "member-3").rename(own / "member-2")
     (own / "ensemble.json").write_text('{"version": 1, "members": ["member-2"]}')
     assert called("evaluate", site, "--out", tmp_path)[0] == 0

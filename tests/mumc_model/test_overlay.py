@@ -5,7 +5,7 @@ from PIL import Image
 
 from mumc_model.errors import DataError
 from mumc_model.explain import Explanation
-from mumc_model.overlay import LEAST_SIDE, captioned, overlay, write_picture
+from mumc_model.overlay import LEAST_SIDE, captioned, overlay, viewed, write_picture
 
 
 def explanation(heat):
@@ -33,6 +33,12 @@ def test_a_large_image_keeps_its_size(tmp_path):
     assert overlay(path, explanation(torch.ones(2, 2))).size == (500, 600)
 
 
+def test_a_larger_one_is_drawn_over_at_the_side_that_is_asked_for(tmp_path):
+    path = tmp_path / "large.png"
+    Image.fromarray(np.zeros((1500, 3000), np.uint8)).save(path)
+    assert overlay(path, explanation(torch.ones(2, 2)), most_side=600).size == viewed(path, 600).size == (600, 300)
+
+
 def test_the_words_stand_below_the_picture_and_are_broken_to_its_width():
     black = Image.new("RGB", (200, 100))
     short, long = captioned(black, ["word"]), captioned(black, ["word " * 30])
@@ -56,5 +62,5 @@ def test_the_file_that_is_written_is_a_png_of_picture_and_label(grey, tmp_path):
 def test_what_is_no_image_is_refused(tmp_path):
     path = tmp_path / "text.png"
     path.write_text("no image")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"text\.png cannot be used: image unreadable; give a PNG"):
         overlay(path, explanation(torch.ones(2, 2)))

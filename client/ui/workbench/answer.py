@@ -1,6 +1,6 @@
 """One answered question as the page shows it: the answer first, then how far it can be believed."""
 
-from client.asking import Asked
+from client.asking import Answered
 from client.ui.look import blank, paragraph, shares
 from mumc_model.reply import Reply
 from mumc_model.reply_text import agreement
@@ -9,18 +9,18 @@ ABOUT_SAME = 0.1
 """Probabilities that differ by no more than this count as about the same."""
 
 
-def answer_html(asked: Asked) -> str:
+def answer_html(answered: Answered) -> str:
     """The answer, or a short list, or that a human is to be asked; its probability, accuracy, limits and log line."""
-    found = asked.reply
+    found = answered.reply
     return "".join(
         [
             *_headline(found),
             *([paragraph(f"{agreed}.")] if (agreed := agreement(found)) else []),
             paragraph(_accuracy(found)),
-            _answers(asked),
-            *_without_image(asked),
+            _answers(answered),
+            *_without_image(answered),
             *_guarantee(found),
-            paragraph(f"This question is line {asked.line} of the site's log.", "faint"),
+            paragraph(f"This question is line {answered.line} of the site's log.", "faint"),
         ]
     )
 
@@ -48,22 +48,23 @@ def _accuracy(found: Reply) -> str:
     return "How often this site's answers of about this probability are right: not measured."
 
 
-def _answers(asked: Asked) -> str:
-    without = dict(asked.blank.answers)
-    compared = nothing_to_compare(asked) == ""
+def _answers(answered: Answered) -> str:
+    without = dict(answered.blank.answers)
+    compared = nothing_to_compare(answered) == ""
     heads = ["answer", "probability", *(["on a blank image"] if compared else [])]
     rows = [
-        (text, [probability, *([without.get(text)] if compared else [])]) for text, probability in asked.reply.answers
+        (text, [probability, *([without.get(text)] if compared else [])])
+        for text, probability in answered.reply.answers
     ]
     return shares("The likeliest answers", heads, rows, "not among the first")
 
 
-def _without_image(asked: Asked) -> list[str]:
-    if gap := nothing_to_compare(asked):
+def _without_image(answered: Answered) -> list[str]:
+    if gap := nothing_to_compare(answered):
         return [paragraph(gap, "faint")]
-    best, probability = asked.blank.answers[0]
+    best, probability = answered.blank.answers[0]
     lines = [blank(f"The same question on a blank image: {best}, {100 * probability:.1f} %")]
-    if image_hardly_mattered(asked):
+    if image_hardly_mattered(answered):
         lines.append(
             paragraph(
                 "The answer is the same, with about the same probability, when there is no image: the image hardly "
@@ -74,16 +75,16 @@ def _without_image(asked: Asked) -> list[str]:
     return lines
 
 
-def nothing_to_compare(asked: Asked) -> str:
+def nothing_to_compare(answered: Answered) -> str:
     """Why there is nothing to compare with on a blank image; empty where there is."""
-    if asked.blank is asked.reply:
+    if answered.blank is answered.reply:
         return "This model writes its answers freely and was not asked about a blank image."
     return ""
 
 
-def image_hardly_mattered(asked: Asked) -> bool:
+def image_hardly_mattered(answered: Answered) -> bool:
     """Whether a blank image gets the same answer with about the same probability."""
-    (best, probability), (other, without) = asked.reply.answers[0], asked.blank.answers[0]
+    (best, probability), (other, without) = answered.reply.answers[0], answered.blank.answers[0]
     return best == other and abs(probability - without) <= ABOUT_SAME
 
 

@@ -6,8 +6,9 @@ from typing import Any, cast, get_args
 
 import gradio as gr
 
-from client.asking import ask_at, opened_model
+from client.asking import ask_at
 from client.errors import PageError
+from client.own_model import folder_of_model, opened
 from client.ui.handling import Updates, number, told
 from client.ui.look import alert, empty, paragraph, said, shown
 from client.ui.workbench.answer import answer_html
@@ -98,7 +99,7 @@ class AskTab:
 
     def open_model(self) -> Updates:
         """Open the model before the first question, and say what it is; where there is none, say what to run."""
-        answerer, _ = opened_model(self._root, self._model)
+        answerer = opened(folder_of_model(self._root, self._model)).answerer
         answers = f"ranks {len(answerer.texts):,} answers" if answerer.texts else "writes its answers"
         return {self.ready: paragraph(f"The model is open: it {answers}.")}
 
@@ -148,9 +149,8 @@ class AskTab:
             return {}
         if method not in get_args(Method):
             return {self.picture: study_html(last.image, last.name)}
-        answerer, _ = opened_model(self._root, self._model)
         drawn = looked_html(
-            self._root, answerer, last.image, last.name, last.question, last.answer, cast(Method, method)
+            self._root, self._model, last.image, last.name, last.question, last.answer, cast(Method, method)
         )
         return {self.picture: drawn}
 

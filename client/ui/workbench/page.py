@@ -6,6 +6,7 @@ from pathlib import Path
 import gradio as gr
 
 from client.config import read_site_config
+from client.own_model import OWN_MODEL, Stamps, model_files, stamps_of
 from client.ui.handling import Updates, told
 from client.ui.look import paragraph, said, shown, table
 from client.ui.workbench.ask import MODEL_LANE, AskTab
@@ -22,10 +23,8 @@ WATCHED = (
     "state/supernode.log",
     "state/uncharged.jsonl",
     "state/privacy/ledger.jsonl",
-    "state/vqa/model.safetensors",
 )
-
-Stamps = tuple[tuple[int, int], ...]
+"""What the tabs read of the site's folder, beside the files of the model that answers."""
 
 
 def workbench(root: Path, model: Path | None) -> gr.Blocks:
@@ -44,7 +43,7 @@ def workbench(root: Path, model: Path | None) -> gr.Blocks:
         with gr.Tab("Federation"):
             federation = _Place(lambda: federation_html(root))
         places = [asked, training, federation]
-        _refresh(root, places)
+        _refresh(root, model, places)
         begun = page.load(told(tab.said)(tab.begin), None, [tab.said, tab.study, tab.ready])
         begun.then(told(tab.ready)(tab.open_model), None, [tab.ready], concurrency_id=MODEL_LANE)
         tab.answered.then(asked.handler, None, asked.outputs, show_progress="hidden")
@@ -82,7 +81,7 @@ def questions_html(root: Path) -> str:
     return table("The last questions, the newest first", ["line", "what the log says"], rows) + paragraph(kept, "faint")
 
 
-def _refresh(root: Path, places: list[_Place]) -> None:
+def _refresh(root: Path, model: Path | None, places: list[_Place]) -> None:
     """A button, and a timer that reads again only what has changed, so that nobody is disturbed."""
     with gr.Row(elem_classes=["refresh"]):
         again = gr.Button("Refresh", scale=0)
@@ -90,7 +89,7 @@ def _refresh(root: Path, places: list[_Place]) -> None:
     timer, seen = gr.Timer(EVERY_S), gr.State(None)
 
     def look(before: Stamps | None) -> Updates:
-        now = stamps(root)
+        now = stamps(root, model)
         if now == before:
             return {seen: gr.skip()}
         found: Updates = {seen: now}
@@ -104,10 +103,9 @@ def _refresh(root: Path, places: list[_Place]) -> None:
     ticking.input(lambda on: gr.Timer(active=on), [ticking], [timer], show_progress="hidden")
 
 
-def stamps(root: Path) -> Stamps:
-    """When each file that the page reads was last changed, and how long it is."""
-    found = []
-    for name in WATCHED:
-        path = root / name
-        found.append((path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else (0, 0))
-    return tuple(found)
+def stamps(root: Path, model: Path | None = None) -> Stamps:
+    """When each file that the page reads was last changed, and how long it is.
+
+    The files of the model are among them: an evaluation adds what this site measured to them.
+    """
+    return stamps_of([*(root / name for name in WATCHED), *model_files(model or root / OWN_MODEL)])

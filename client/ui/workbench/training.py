@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from client.asking import OWN_MODEL
+from client.own_model import OWN_MODEL
 from client.ui.look import figure, heading, paragraph, table
 from client.ui.workbench.plots import losses_svg, trust_svg
 from client.ui.workbench.records import entries_of, losses_by_run, run_rows, tested_rows, withheld

@@ -12,11 +12,15 @@ from playwright.sync_api import expect
 from client.cli import main
 from client.log import site_log_file
 from client.ui.users import add_user
+from mumc_model.answerer import keep_measured
+from mumc_model.selective import AccuracyTable
 from tests.client.joined import Federation
 from tests.client.ui.pages import served
 
 NAME, PASSWORD = "ada", "correct horse battery"
 QUESTION = "is there a mass"
+READ = []
+sys.addaudithook(lambda event, found: READ.append(str(found[0])) if event == "open" else None)
 TABS = ("Ask", "Questions asked", "Training", "Federation")
 
 
@@ -254,6 +258,31 @@ def test_federation_shows_rounds_what_left_and_why_an_order_was_refused(bench, s
     assert refusal[2] == "policy_actions"
     assert "policy.runs.actions" in refusal[3]
     assert bench.table("Privacy")[0][1].startswith("none: no privacy officer has signed a policy here")
+
+
+def test_all_that_the_tabs_read_is_watched(site):
+    from client.ui.workbench.federation import federation_html
+    from client.ui.workbench.page import questions_html, stamps
+    from client.ui.workbench.training import training_html
+
+    READ.clear()
+    for content in (questions_html(site), training_html(site, None), federation_html(site)):
+        assert content
+    read = {path for path in READ if path.startswith(str(site)) and not path.startswith(str(site / "keys"))}
+    assert str(site / "state" / "log.jsonl") in read
+    assert read <= {path for path, *_ in stamps(site)}
+
+
+def test_an_evaluation_of_the_own_model_or_of_another_is_noticed(site, tmp_path):
+    from client.ui.workbench.page import stamps
+
+    own, other = shutil.copytree(site / "state" / "vqa", tmp_path / "vqa"), tmp_path / "other"
+    shutil.copytree(own, other)
+    before = stamps(tmp_path, other)
+    keep_measured(other, AccuracyTable())
+    assert stamps(tmp_path, other) != before
+    (other / "ensemble.json").write_text("damaged")
+    assert (str(other / "ensemble.json"),) in [found[:1] for found in stamps(tmp_path, other)]
 
 
 def test_the_keyboard_alone_is_enough_and_news_do_not_disturb(visit, page, site):

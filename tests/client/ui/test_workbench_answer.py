@@ -5,7 +5,7 @@ from html import unescape
 
 import pytest
 
-from client.asking import Asked
+from client.asking import Answered
 from client.ui.handling import told
 from client.ui.workbench import records
 from client.ui.workbench.answer import answer_html, image_hardly_mattered
@@ -17,7 +17,7 @@ ANSWERS = (("mass", 0.7), ("cyst", 0.2))
 
 
 def asked(blank=(("cyst", 0.5), ("mass", 0.4)), answers=ANSWERS, **reply):
-    return Asked(reply=Reply(answers=answers, **reply), blank=Reply(answers=blank), line=7)
+    return Answered(reply=Reply(answers=answers, **reply), blank=Reply(answers=blank), line=7)
 
 
 def words(found):
@@ -65,7 +65,7 @@ def test_the_image_hardly_mattered_where_none_gives_the_same_answer_about_as_sur
 
 def test_a_model_that_writes_freely_is_compared_with_nothing():
     reply = Reply(answers=(("a mass", 0.4),))
-    said = words(Asked(reply=reply, blank=reply, line=1))
+    said = words(Answered(reply=reply, blank=reply, line=1))
     assert "on a blank image" not in said
     assert "was not asked about a blank image" in said
 
