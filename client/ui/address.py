@@ -74,11 +74,16 @@ class Address:
         """Of its URLs."""
         return "http" if self.certificate is None else "https"
 
-    def name(self, port: int, host: str = "") -> str:
-        """Host and port as a browser sends them."""
-        host = host or self.host
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    def names(self, port: int) -> set[str]:
+        """Each form in which a browser of this machine names the page: it leaves out the port of the scheme."""
+        usual = {"http": 80, "https": 443}[self.scheme]
+        hosts = {_in_url(host) for host in ("127.0.0.1", "localhost", "::1", self.host)}
+        return {f"{host}:{port}" for host in hosts} | (hosts if port == usual else set())
 
     def url(self, port: int, key: str = "") -> str:
         """What a person opens; the key is asked for where there is no login."""
-        return f"{self.scheme}://{self.name(port)}/{key and f'?key={key}'}"
+        return f"{self.scheme}://{_in_url(self.host)}:{port}/{key and f'?key={key}'}"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

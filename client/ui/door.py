@@ -66,8 +66,7 @@ class Door:
         # Cookies know no ports, and another page of this machine has another key.
         self._cookie = f"fedmumc-page-{port}"
         # A name that somebody else's DNS points to loopback would be another site's page in this browser.
-        names = {address.name(port, host) for host in ("127.0.0.1", "localhost", "::1", address.host)}
-        self._hosts = names if address.is_loopback else None
+        self._hosts = address.names(port) if address.is_loopback else None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""

@@ -16,6 +16,8 @@ LEAST_CHARACTERS = 10
 WAIT_S = 1.0
 """Whoever gave a wrong password waits so long for the answer."""
 _SCRYPT = {"n": 1 << 14, "r": 8, "p": 1}
+Entry = tuple[bytes, bytes]
+"""A salt, and the hash of the password with it; a new password has a new salt, even where it is the old one again."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
@@ -41,33 +43,46 @@ class Users:
             await asyncio.sleep(WAIT_S)
         return right
 
-    def knows(self, name: str | None) -> bool:
-        """Whether the name is in the file now; nobody is where the file cannot be used any more."""
+    def entry(self, name: str) -> Entry | None:
+        """What the file says of the name now; nothing where it names it no more, or cannot be used any more."""
         try:
-            return name in self._read()
+            return self._read().get(name)
         except PageError:
-            return False
+            return None
 
     def _is_right(self, name: str, password: str) -> bool:
         salt, known = self._read().get(name, (b"\0" * 16, b""))
         return hmac.compare_digest(_hash(password, salt), known)
 
-    def _read(self) -> dict[str, tuple[bytes, bytes]]:
+    def _read(self) -> dict[str, Entry]:
         return _parse(self.path)
 
 
 class Visitors(dict[str, str]):
-    """The names of those who are logged in by their cookie's token, without those who left the file since."""
+    """The names of those who are logged in by their cookie's token, while their line of the file stays as it was."""
 
     def __init__(self, users: Users) -> None:
         """Nobody is logged in yet."""
         super().__init__()
         self._users = users
+        self._entries: dict[str, Entry | None] = {}
+
+    def __setitem__(self, token: str, name: str) -> None:
+        """Somebody has logged in."""
+        self._entries[token] = self._users.entry(name)
+        super().__setitem__(token, name)
+
+    def __delitem__(self, token: str) -> None:
+        """Somebody has logged out."""
+        super().__delitem__(token)
+        del self._entries[token]
 
     def get(self, token: str | None, default: Any = None) -> Any:
-        """The name of who holds the token, if that name may still log in."""
-        name = super().get(token, default)  # type: ignore[arg-type]
-        return name if self._users.knows(name) else default
+        """The name of who holds the token, if the password of then is the one of now."""
+        if token is None or token not in self:
+            return default
+        name, entry = self[token], self._entries[token]
+        return name if entry is not None and entry == self._users.entry(name) else default
 
 
 def add_user(path: Path, name: str, password: str) -> None:
@@ -87,7 +102,7 @@ def add_user(path: Path, name: str, password: str) -> None:
     write_secret(path, lines.encode("ascii"), replace=True)
 
 
-def _parse(path: Path) -> dict[str, tuple[bytes, bytes]]:
+def _parse(path: Path) -> dict[str, Entry]:
     if not path.is_file():
         raise PageError(f"there is no file {path}; add a user with --users {path} --add-user NAME")
     try:

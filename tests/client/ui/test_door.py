@@ -10,7 +10,9 @@ async def _page(scope, receive, send):
     await send({"type": "http.response.body", "body": b"page"})
 
 
-def ask(path="/", *, host="127.0.0.1:7860", origin=None, address=None, kind="http", key="", query="", cookie=None):
+def ask(
+    path="/", *, host="127.0.0.1:7860", origin=None, address=None, kind="http", key="", query="", cookie=None, port=7860
+):
     """Status and headers of the door's answer."""
     sent = []
 
@@ -19,7 +21,7 @@ def ask(path="/", *, host="127.0.0.1:7860", origin=None, address=None, kind="htt
 
     headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin else [])
     headers += [(b"cookie", cookie.encode())] if cookie else []
-    door = Door(_page, address or Address(), 7860, key)
+    door = Door(_page, address or Address(), port, key)
     scope = {"type": kind, "path": path, "headers": headers, "query_string": query.encode()}
     finished(door(scope, None, send))
     return sent[0]["status"], dict(sent[0]["headers"])
@@ -61,6 +63,19 @@ def test_a_name_that_somebody_points_at_this_machine_is_refused():
 def test_the_host_that_was_asked_for_is_a_name_of_the_page():
     assert ask(host="127.0.0.2:7860", address=Address(host="127.0.0.2"))[0] == 200
     assert ask(host="127.0.0.2:7860")[0] == 421
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_a_browser_leaves_out_the_port_of_the_scheme_and_no_other(host, tmp_path):
+    assert ask(host=host, port=80, origin=f"http://{host}")[0] == 200
+    assert ask(host=host, port=443)[0] == 421
+    assert ask(host=host)[0] == 421
+    for name in ("c.pem", "k.pem"):
+        (tmp_path / name).touch()
+    secure = Address(certificate=tmp_path / "c.pem", certificate_key=tmp_path / "k.pem")
+    assert ask(host=host, port=443, origin=f"https://{host}", address=secure)[0] == 200
+    assert ask(host=host, port=80, address=secure)[0] == 421
+    assert ask(host="evil.example", port=80)[0] == 421
 
 
 def test_without_a_login_the_key_of_the_printed_address_is_asked_for_once():

@@ -76,6 +76,16 @@ def test_one_who_is_logged_in_and_is_taken_out_is_out_and_a_broken_file_lets_nob
     assert visitors.get("other") is None
 
 
+def test_a_changed_password_ends_the_sessions_of_that_user_alone(file):
+    add_user(file, "bob", "a second password")
+    visitors = Visitors(Users(file))
+    visitors["token"], visitors["other"] = "ada", "bob"
+    add_user(file, "ada", PASSWORD)
+    assert [visitors.get(token) for token in ("token", "other")] == [None, "bob"]
+    visitors["anew"] = "ada"
+    assert [visitors.get(token) for token in ("anew", "token")] == ["ada", None]
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "é", "a" * 65])
 def test_a_name_that_would_break_the_file_is_refused(tmp_path, name):
     with pytest.raises(PageError, match="is no user name"):
