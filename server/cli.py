@@ -11,7 +11,7 @@ from rich.table import Table
 from configs.loader import ConfigurationError, dump, load
 from mumc_model.errors import MumcError
 from protocol.errors import ProtocolError
-from server import cli_enrol, cli_log, cli_report, cli_run
+from server import cli_datacard, cli_enrol, cli_log, cli_report, cli_run
 from server.config import RunConfig
 from server.errors import ServerError
 from server.journal import RoundRecord, name_lost, read_journal
@@ -28,6 +28,7 @@ app.registered_commands += cli_enrol.app.registered_commands
 app.registered_commands += cli_run.app.registered_commands
 app.registered_commands += cli_report.app.registered_commands
 app.add_typer(cli_log.app, name="log", no_args_is_help=True)
+app.add_typer(cli_datacard.app, name="datacard", no_args_is_help=True)
 
 
 @app.command()

@@ -88,6 +88,7 @@ def revoke(
     """Shut a site out, for good under its present keys: by name, or because it took its leave."""
     from protocol.enrolment import Leave
     from protocol.papers import read_paper
+    from server.datacard_page import write_page
     from server.errors import FolderError
     from server.home import Home
     from server.joining import check_note
@@ -106,6 +107,8 @@ def revoke(
         if not (reason.strip() and reason.isprintable() and len(reason) <= 300):
             raise FolderError("a reason of one line is missing; give it with --reason TEXT, it stays in the register")
         register = revoke_site(home, name, reason.strip())
+        if home.data_cards.is_dir():
+            write_page(home)
     typer.echo(f"{name} is revoked: {reason.strip()}")
     _say_what_to_send(home, register)
 

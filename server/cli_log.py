@@ -73,6 +73,9 @@ def _words(entry: dict[str, Any]) -> str:
     when = entry["time"][:19]
     if entry["kind"] == "revoked":
         return f"{when}  {entry['site']} revoked; should it come back, its log begins anew"
+    if entry["kind"] == "datacard":
+        which = f", approved {entry['approved'][:19]}, {entry['digest'][:12]}" if entry["what"] == "taken" else ""
+        return f"{when}  {entry['site']} data card {entry['what']}{which}"
     where = f"{when}  {entry['site']} {entry['run']} round {entry['round']}.{entry['attempt']} {entry['stage']}"
     if entry["kind"] == "order":
         return f"{where}  asked"

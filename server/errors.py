@@ -36,6 +36,10 @@ class CardError(ServerError):
     """A model card cannot be made or believed; the message names what is wrong with it."""
 
 
+class DataCardError(ServerError):
+    """A site's data card is not taken in; the message says whose it is, and why."""
+
+
 class FolderError(ServerError):
     """The federation's folder is missing, damaged, held by another command, or does not know the site."""
 

@@ -162,6 +162,11 @@ class Home:
         """Folder of the join files."""
         return self.root / "sites"
 
+    @property
+    def data_cards(self) -> Path:
+        """Folder of the data cards that sites have handed over; see `server/datacards.py`."""
+        return self.root / "datacards"
+
     def join_file(self, site: str) -> Path:
         """The newest answer to one site."""
         return self.sites / f"{site}.join.json"

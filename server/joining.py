@@ -16,6 +16,7 @@ from protocol.enrolment import Enrolment, Join, Leave
 from protocol.keyfiles import make_private_folder, read_secret, write_secret
 from protocol.papers import to_json
 from protocol.signing import new_key, public_hex
+from server import datacards
 from server.certificates import Issued, new_authority, new_server, now_utc
 from server.errors import FolderError
 from server.home import FederationFile, Home, settings_text
@@ -87,12 +88,14 @@ def publish(home: Home, register: SiteRegister) -> SiteRegister:
 
 
 def revoke(home: Home, name: str, reason: str) -> SiteRegister:
-    """The register without this site, written, with new answers to the others.
+    """The register without this site, written, with new answers to the others. Its data card goes first.
 
     Raises:
         FolderError: there is no such site, or it is revoked already.
     """
-    register = publish(home, SiteRegister.read(home).revoke(name, reason, now_utc().isoformat()))
+    without = SiteRegister.read(home).revoke(name, reason, now_utc().isoformat())
+    datacards.forget(home, name)
+    register = publish(home, without)
     forget_site(home, name)
     return register
 

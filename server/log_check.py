@@ -8,6 +8,7 @@ from typing import Any
 from protocol.hashchain import Entry, Head, head_of
 from protocol.logcheck import Break, head_text, read_log
 from protocol.signing import public_hex
+from server.datacards import held, strayed
 from server.home import Home
 from server.log import Known, read_heads, server_log
 
@@ -16,6 +17,7 @@ REMEDY = (
     "become shorter or another"
 )
 HEADS_REMEDY = "put the newest state/heads.json back, or the newest copy of the whole folder"
+CARD_REMEDY = "take the site's newest public.json in again: mumc-server datacard add DIR FILE"
 _PLACE = ("site", "run", "stage", "round", "attempt")
 
 
@@ -73,6 +75,7 @@ def check_server_log(home: Home, anchors: Sequence[Head] = ()) -> ServerLogSumma
         breaks += tuple(
             Break(line=n, cause=cause, remedy=HEADS_REMEDY) for n, cause in forgotten(entries, read_heads(home))
         )
+        breaks += tuple(Break(line=n, cause=cause, remedy=CARD_REMEDY) for n, cause in strayed(entries, held(home)))
     return summary(log.path, entries, breaks)
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from server.control import Control, FlowerRun, Node
+from server.datacards import Held, held
 from server.errors import OutputError
 from server.history import History
 from server.history import losses as told_losses
@@ -31,6 +32,8 @@ class SiteStatus:
     """`online`, `missing` or `never seen`."""
     since: str
     """ISO time of that state; of the enrolment, where it was never seen."""
+    card: str
+    """The day on which its data was counted, `none`, or `damaged`; see `server/datacards.py`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +71,21 @@ def look(home: Home, link: Control) -> Status:
     """
     by_id = {node.node_id: node for node in link.nodes()}
     nodes = {name: by_id.get(node_id) for name, node_id in read_nodes(home).items()}
-    sites = [_site(site.name, site.enrolled, nodes.get(site.name)) for site in SiteRegister.read(home).active]
+    cards = {one.site: _card(one) for one in held(home)}
+    sites = [
+        _site(site.name, site.enrolled, nodes.get(site.name), cards[site.name])
+        for site in SiteRegister.read(home).active
+    ]
     runs = [_run(run) for run in link.runs()[:NEWEST]]
     return Status(federation=home.config().name, sites=tuple(sites), runs=tuple(runs))
 
 
 def tables(status: Status) -> list[Table]:
     """The same for a terminal."""
-    sites = Table("site", "state", "since", box=None, pad_edge=False)
+    sites = Table("site", "state", "since", "data card", box=None, pad_edge=False)
     for site in status.sites:
         style = "green" if site.state == "online" else "red"
-        sites.add_row(site.name, Text(site.state, style), _ago(site.since))
+        sites.add_row(site.name, Text(site.state, style), _ago(site.since), site.card)
     if not status.runs:
         return [sites]
     runs = Table("run", "state", "round", "sites", box=None, pad_edge=False)
@@ -91,10 +98,15 @@ def tables(status: Status) -> list[Table]:
     return [sites, runs, why] if why.row_count else [sites, runs]
 
 
-def _site(name: str, enrolled: str, node: Node | None) -> SiteStatus:
+def _site(name: str, enrolled: str, node: Node | None, card: str) -> SiteStatus:
     if node is None or not node.since:
-        return SiteStatus(name=name, state="never seen", since=enrolled)
-    return SiteStatus(name=name, state="online" if node.status == "online" else "missing", since=node.since)
+        return SiteStatus(name=name, state="never seen", since=enrolled, card=card)
+    state = "online" if node.status == "online" else "missing"
+    return SiteStatus(name=name, state=state, since=node.since, card=card)
+
+
+def _card(one: Held) -> str:
+    return one.card.made if one.card else "damaged" if one.fault else "none"
 
 
 def losses(folder: Path) -> str:
