@@ -1,21 +1,11 @@
-"""Where a page is served and who may open it. No Gradio, so that `--help` stays fast."""
+"""Where a page is served and who may open it."""
 
 import ipaddress
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from client.errors import PageError
-
-HostOption = Annotated[str, typer.Option(help="Where to listen; beyond loopback with --users and --certificate.")]
-PortOption = Annotated[int, typer.Option(help="0 takes any that is free.")]
-UsersOption = Annotated[Path | None, typer.Option(help="File of who may log in; without it nobody is asked.")]
-AddUserOption = Annotated[str, typer.Option(help="Ask for a password, add this name to --users, and end.")]
-CertificateOption = Annotated[Path | None, typer.Option(help="TLS certificate, PEM; with --certificate-key.")]
-CertificateKeyOption = Annotated[Path | None, typer.Option(help="Its private key, PEM.")]
 
 
 @dataclass(frozen=True, kw_only=True)

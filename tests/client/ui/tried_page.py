@@ -1,18 +1,15 @@
 """A page of one field, to try the door with."""
 
-from pathlib import Path
-
 import typer
 
-from client.ui.address import Address
-from client.ui.serve import open_page
+from client.ui.command import page_command
 
 app = typer.Typer()
 
 
-@app.command()
-def ui(users: Path | None = None, add_user: str = "", certificate: Path | None = None, key: Path | None = None) -> None:
-    open_page(build, Address(users=users, certificate=certificate, certificate_key=key), add_user)
+@page_command(app)
+def ui():
+    return build
 
 
 def build():
