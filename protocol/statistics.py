@@ -135,7 +135,9 @@ class Statistics(Content):
     @property
     def withheld(self) -> dict[str, list[str]]:
         """The labels whose counts are not told, by table; only tables that have any."""
-        hidden = {name: [label for label in TABLES[name] if label not in told] for name, told in self.counts.items()}
+        hidden = {
+            name: [label for label in labels if label not in self.counts[name]] for name, labels in TABLES.items()
+        }
         return {name: labels for name, labels in hidden.items() if labels}
 
     def to_file(self) -> bytes:
@@ -148,7 +150,10 @@ class Statistics(Content):
             "sites": self.sites,
             "labels": self.labels,
             "smallest": SMALLEST,
-            "counts": {name: dict(cells) for name, cells in self.counts.items()},
+            "counts": {
+                name: {label: self.counts[name][label] for label in labels if label in self.counts[name]}
+                for name, labels in TABLES.items()
+            },
             WITHHELD: self.withheld,
         }
         return (json.dumps(values, indent=1) + "\n").encode()

@@ -97,7 +97,9 @@ class Terms:
         if threshold > least:
             reason = f"federation.min_sites asks for more than the {least} of {reason}"
         spare = sites - threshold
-        lost = name_lost(round.tally.refused, round.tally.reasons) or "none"
+        # Those that were lost after they had sent their words are not in the tally.
+        codes = {site: missed["code"] for site, missed in round.absent.items()} | round.tally.refused
+        lost = name_lost(codes, round.tally.reasons) or "none"
         return (
             f"round {order.round}, attempt {order.attempt} is void: {error}. The threshold is {threshold}, since "
             f"{reason}; {spare or 'no'} site{'' if spare == 1 else 's'} may drop out. Lost: {lost}. "

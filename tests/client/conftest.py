@@ -177,3 +177,21 @@ def encoders(tmp_path_factory):
 def called(typed):
     """Exit code, output and errors of `mumc-site` with these words."""
     return partial(typed, main, "mumc-site")
+
+
+@pytest.fixture(scope="session")
+def four_counting(untouched, tmp_path_factory):
+    """A federation and its four sites, ready to have their counts summed."""
+    from tests.client.counted import join_four
+
+    place = tmp_path_factory.mktemp("four")
+    join_four(place, untouched)
+    return place
+
+
+@pytest.fixture
+def counting_folder(four_counting, tmp_path, hurried, monkeypatch):
+    """A copy of them, for one test alone, whose runs draw no report."""
+    monkeypatch.setattr("server.statistics_run.write_reports", lambda folder, enrolled: None)
+    monkeypatch.setattr("server.statistics_run.installed_digest", lambda: "c" * 64)
+    return Path(shutil.copytree(four_counting, tmp_path / "four"))

@@ -16,14 +16,13 @@ from simulations.engine import InProcess
 from simulations.grid import LocalGrid
 from tests.client.masked import NODES, config
 
-SITES = {node: name for name, node in NODES.items()}
-
 
 class LossyGrid(LocalGrid):
     """A grid on which chosen orders meet a site that is gone, or whose task crashes once; replies can be changed."""
 
     def __init__(self, sites, engine, lost=(), crashed=(), change=None):
         super().__init__(sites, engine)
+        self._names = {node: path.name for node, path in sites.items()}
         self._lost, self._crashed, self._change = set(lost), set(crashed), change or (lambda order, reply: reply)
         self._dead = {}
         self.asked = []
@@ -32,7 +31,7 @@ class LossyGrid(LocalGrid):
         ids = []
         for message in messages:
             order, _ = order_from_record(message.content)
-            place = (SITES[message.metadata.dst_node_id], order.round, order.attempt, order.stage or order.action)
+            place = (self._names[message.metadata.dst_node_id], order.round, order.attempt, order.stage or order.action)
             self.asked.append(place)
             if place in self._lost | self._crashed:
                 ids.append(f"dead-{len(self.asked)}")

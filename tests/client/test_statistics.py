@@ -1,0 +1,202 @@
+"""Whole runs of statistics: four sites with keys, cards and logs, and a server that opens nothing but their sum."""
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from client.cli_log import line_words
+from client.datacard.card import build
+from client.datacard.facts import NotMeasured
+from client.log import site_log_file
+from client.log_check import check_site_log
+from mumc_model.errors import ConfigError
+from protocol.records import reply_from_record
+from protocol.statistics import VALUES, Statistics
+from server.errors import FederationError
+from server.output import RESULT
+from server.report_page import write_reports
+from server.round_folder import RoundFolder
+from server.statistics_run import FILE, run_statistics
+from tests.client.counted import ALL, Counted, approve, consent, plain_sum, shorten, steps
+from tests.client.masked import KilledError, config
+
+REST = ALL[:3]
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Every sum that a server opens, exactly."""
+    from server import statistics_run
+
+    sums, total = [], statistics_run.total
+
+    def look(mean, sites):
+        sums.append(total(mean, sites))
+        return sums[-1]
+
+    monkeypatch.setattr(statistics_run, "total", look)
+    return sums
+
+
+def test_the_server_opens_exactly_the_plain_sum_and_every_site_gets_what_may_be_told_of_it(counting_folder, opened):
+    sent = []
+    played = Counted(counting_folder, change=lambda node, reply: sent.append(reply_from_record(reply)) or reply)
+    assert (played.error, opened) == (None, [plain_sum(counting_folder)])
+    assert played.published == Statistics.of(
+        plain_sum(counting_folder), run_id="counts", sites=4, made=played.published.made
+    )
+    written = (played.folder / FILE).read_bytes()
+    for site in ALL:
+        root = counting_folder / site
+        assert (root / "state" / "card" / "federation.json").read_bytes() == written
+        assert steps(root) == [("counts", "masked"), ("counts", "opened"), ("counts", "told")]
+        assert check_site_log(root).whole
+        assert not isinstance(build(root).skew, NotMeasured)
+        assert not list(root.glob("state/runs/*/*.safetensors"))
+    vectors = [array for _, arrays in sent for array in arrays.values()]
+    assert [(array.dtype.name, array.shape) for array in vectors] == [("uint32", (VALUES,))] * 4
+    assert {value for report, _ in sent for value in report.metrics} == set()
+    assert not (played.folder / "round").exists(), "what the exact sum follows from is gone"
+
+
+def test_the_run_leaves_a_journal_line_and_a_report_and_names_who_is_missing(counting_folder, monkeypatch):
+    monkeypatch.setattr("server.statistics_run.write_reports", write_reports)
+    played = Counted(counting_folder, lost={("dogwood", 1, 1, "share"), ("cedar", 2, 1, "query.statistics")})
+    (record,) = played.records
+    assert str(record).startswith("round   1 | sites 3/4 | masked, threshold 3 | ")
+    assert record.secagg["absent"] == {"dogwood": {"stage": "share", "code": "flower_5"}}
+    report = (played.folder / "report.md").read_text()
+    assert "1 of 1 rounds were merged, under masks, threshold 3; 0 with all 4 sites." in report
+    assert "Sites were lost: dogwood (1 round)." in report
+    assert "Nothing came after the last round from cedar" in report
+    assert sorted(json.loads((played.folder / RESULT).read_text())["vqa"]["sites"]) == ["ash", "birch"]
+    assert not (counting_folder / "cedar" / "state" / "card" / "federation.json").exists()
+
+
+@pytest.mark.parametrize(("stage", "sites"), [("mask", REST), ("unmask", ALL)])
+def test_a_site_that_drops_out_leaves_the_sum_of_the_others_exact(counting_folder, opened, stage, sites):
+    played = Counted(counting_folder, lost={("dogwood", 1, 1, stage)})
+    assert opened == [plain_sum(counting_folder, sites)]
+    assert played.published.sites == len(sites)
+
+
+def test_below_three_sites_nothing_is_opened_and_the_next_attempt_sums_all(counting_folder, opened):
+    played = Counted(counting_folder, lost={(site, 1, 1, "mask") for site in ("ash", "birch")})
+    assert [record.sites_merged for record in played.records] == [0, 4]
+    assert opened == [plain_sum(counting_folder)]
+    void = Counted(counting_folder, attempts=1, run_id="other", lost={(s, 1, 1, "share") for s in ("ash", "birch")})
+    assert "round 1, attempt 1 is void: 2 of 4 sites answered" in str(void.error)
+    assert str(void.error).endswith("Nothing was opened")
+    assert len(opened) == 1
+    assert not (void.folder / FILE).exists()
+
+
+def killed_run(folder, **faults):
+    with pytest.raises(KilledError):
+        Counted(folder, **faults)
+
+
+@pytest.mark.parametrize("place", [3, 14, 24])
+def test_a_server_that_is_killed_midway_goes_on_and_no_site_masks_its_counts_twice(
+    counting_folder, opened, monkeypatch, place
+):
+    keep, left = RoundFolder.keep_masks, [place]
+
+    def mortal(self, values):
+        left[0] -= 1
+        if left[0] == -1:
+            raise KilledError
+        keep(self, values)
+
+    monkeypatch.setattr(RoundFolder, "keep_masks", mortal)
+    killed_run(counting_folder)
+    again = Counted(counting_folder, resume=True)
+    assert (again.error, opened[-1]) == (None, plain_sum(counting_folder))
+    for site in ALL:
+        assert steps(counting_folder / site).count(("counts", "masked")) == 1
+
+
+def test_a_server_that_is_killed_before_it_has_published_asks_no_site_for_its_counts_again(
+    counting_folder, opened, monkeypatch
+):
+    from server import statistics_run
+
+    write = statistics_run.write_whole
+
+    def mortal(path, content):
+        if path.name == FILE:
+            raise KilledError
+        write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(statistics_run, "write_whole", mortal)
+        killed_run(counting_folder)
+    again = Counted(counting_folder, resume=True)
+    assert opened == [plain_sum(counting_folder)] * 2
+    assert {what for *_, what in again.grid.asked} == {"query.statistics"}
+    assert len((again.folder / "journal.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_same_sites_with_the_same_counts_are_summed_again_at_any_time(counting_folder, opened):
+    Counted(counting_folder)
+    assert Counted(counting_folder, run_id="again").error is None
+    assert opened == [plain_sum(counting_folder)] * 2
+
+
+def test_a_site_whose_counts_have_changed_waits_for_a_quarter(counting_folder, opened, monkeypatch):
+    Counted(counting_folder)
+    shorten(counting_folder / "ash", 1)
+    approve(counting_folder / "ash")
+    again = Counted(counting_folder, attempts=1, run_id="again")
+    assert isinstance(again.error, FederationError)
+    assert again.records[0].refused["ash"] == "policy_statistics_again"
+    assert len(opened) == 1, "nor do the others open a sum without ash"
+    monkeypatch.setattr("client.datacard.sums.QUARTER", timedelta(days=-1))
+    later = Counted(counting_folder, run_id="later")
+    assert (later.error, opened[-1]) == (None, plain_sum(counting_folder))
+
+
+@pytest.mark.parametrize("stage", ["mask", "advertise"])
+def test_a_sum_without_one_of_the_sites_of_the_last_is_not_opened(counting_folder, opened, stage):
+    Counted(counting_folder)
+    lying = Counted(counting_folder, attempts=1, run_id="less", lost={("dogwood", 1, 1, stage)})
+    assert lying.published is None
+    again = {"stage": "agree", "code": "policy_statistics_again"}
+    assert [lying.records[0].secagg["absent"][site] for site in REST] == [again] * 3
+    assert "Lost: ash, birch, cedar (policy_statistics_again), dogwood (flower_5" in str(lying.error)
+    assert len(opened) == 1
+    assert ("less", "opened") not in steps(counting_folder / "ash")
+
+
+def test_a_federation_of_other_sites_is_another_sum(counting_folder, opened):
+    assert Counted(counting_folder).error is None
+    fewer = Counted(counting_folder, attempts=1, run_id="fewer", sites=REST)
+    assert set(fewer.records[0].refused.values()) == {"policy_statistics_again"}
+    assert len(opened) == 1
+
+
+def test_sites_that_have_not_agreed_are_named_and_cost_only_their_place(counting_folder, opened):
+    consent(counting_folder / "dogwood", actions=["train.pretrain"])
+    played = Counted(counting_folder)
+    assert opened == [plain_sum(counting_folder, REST)]
+    assert played.records[0].reasons["dogwood"] == (
+        '"the order\'s action is query.statistics, and this site follows train.pretrain (policy.runs.actions)"'
+    )
+
+
+def test_the_log_of_a_site_shows_in_words_what_it_was_in(counting_folder):
+    Counted(counting_folder)
+    shown = [line_words(entry)[21:] for entry in site_log_file(counting_folder / "ash").entries()]
+    assert "counts: the counts go under masks into a sum among ash, birch, cedar, dogwood" in shown
+    assert "counts: this site helps to open the sum over ash, birch, cedar, dogwood" in shown
+    assert "counts: the published statistics came" in shown
+    assert any(line.startswith("dr-ash approved the public data card ") for line in shown)
+    assert "counts round 1.1 query.statistics_mask  order, 0 steps, 0 bytes came" in shown
+
+
+def test_a_run_is_refused_where_nobody_is_enrolled_or_too_few_are(counting_folder):
+    with pytest.raises(ConfigError, match="summed over enrolled sites"):
+        run_statistics(None, config("federation.rounds=0", "federation.final=statistics"))
+    few = Counted(counting_folder, sites=ALL[:2])
+    assert str(few.error).startswith("a sum of counts takes at least 3 sites, of which 0 may collude, and 2 take part")

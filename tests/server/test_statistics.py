@@ -1,0 +1,41 @@
+"""The statistics at the operator's terminal."""
+
+import io
+
+from rich.console import Console
+
+from configs.compose import compose
+from configs.loader import load
+from protocol.statistics import TABLES, Statistics, folded
+from server.config import RunConfig
+from server.statistics import as_table, caption, overrides_for
+
+
+def shown(found):
+    console = Console(file=io.StringIO(), width=100)
+    console.print(as_table(found))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_table_has_every_label_that_is_there_and_says_which_counts_are_withheld():
+    numbers = {"ct": 123, "mr": 41, "x-ray": 4}
+    labels = [(name, label) for name, labels in TABLES.items() for label in labels]
+    counts = [numbers.get(label, 0) if name == "images by modality" else 0 for name, label in labels]
+    counts[-3] = 50
+    found = Statistics.of(folded(counts + counts), run_id="statistics-1", sites=3, made="2026-11-27")
+    lines = [line.split() for line in shown(found)]
+    assert lines == [
+        ["label", "count", "share"],
+        ["images", "by", "modality", "x-ray", "withheld"],
+        ["ct", "120", "100", "%"],
+        ["mr", "withheld"],
+        ["questions", "by", "split", "train", "50", "100", "%"],
+    ]
+    assert caption(found) == "3 sites together, 2026-11-27; counts rounded down to tens, small ones withheld"
+
+
+def test_a_run_of_statistics_trains_nothing_and_asks_the_sites_that_are_named():
+    config = load(RunConfig, compose("run", overrides_for(["north", "south", "east"], ["federation.wait_s=9"])))
+    federation = config.federation
+    assert (federation.rounds, federation.final, federation.sites) == (0, "statistics", 3)
+    assert (federation.min_sites, federation.only, federation.wait_s) == (3, ("north", "south", "east"), 9)
