@@ -1,21 +1,15 @@
-"""Names burned into pixels: hints of the header, rules for devices, and reading what is there to be read.
+"""Names burned into pixels: hints of the header, rules for devices, and what the reader finds.
 
 What is found is painted over. What cannot be decided waits for a person: a picture that may show a name is not clean.
 """
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
 from pydicom.dataset import Dataset
 
 from client.intake.config import DeviceRule, IntakeConfig
 from client.intake.outcome import Verdict
+from client.intake.reader import Box, Found, read
 from client.intake.reading import text_of
 from client.intake.rendering import Eight
 
@@ -28,10 +22,6 @@ _CAPTURES = ("1.2.840.10008.5.1.4.1.1.7",)
 """Secondary Capture, and its multi-frame kinds, which begin alike."""
 _SCREENS = ("SCREEN SAVE", "SCREENSHOT", "SCREEN_SAVE")
 
-READ_SIDE = (640, 1600)
-"""Pixels of the longer side at which text is looked for: smaller images are enlarged, larger ones made smaller."""
-_RIM = 40
-"""Pixels by which the edge is continued outwards: the detector overlooks what stands close to it, as labels do."""
 SURE = 0.8
 """Confidence from which on a text is taken for what was read."""
 DOUBTFUL = 0.5
@@ -43,9 +33,6 @@ _SHORT = 2.2
 _MUCH = 0.1
 _MARGIN = 0.3
 """Of a text's height (its width where it is turned), painted around it."""
-
-Box = tuple[int, int, int, int]
-"""Left, top, right and bottom in pixels; the last two are outside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,26 +54,17 @@ class Examined:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class Found:
-    """A text in an image."""
+def tells_nothing(found: Found) -> bool:
+    """Whether a text marks the side or the projection, or is anatomy: a skull, for one, reads as the digit nought.
 
-    box: Box
-    text: str
-    confidence: float
-
-    @property
-    def tells_nothing(self) -> bool:
-        """Whether it marks the side or the projection, or is anatomy: a skull, for one, reads as the digit nought.
-
-        A letter or two in a box that is no longer than these are name nobody; in a longer box more may stand.
-        """
-        marks = "".join(filter(str.isalnum, self.text))
-        if self.confidence >= SURE and self.text.strip(" .:()[]").upper() in _MARKERS:
-            return True
-        width, height = self.box[2] - self.box[0], self.box[3] - self.box[1]
-        is_short = max(width, height) < _SHORT * max(1, min(width, height))
-        return is_short and (len(marks) < 2 or (len(marks) == 2 and self.confidence < SURE))
+    A letter or two in a box that is no longer than these are name nobody; in a longer box more may stand.
+    """
+    marks = "".join(filter(str.isalnum, found.text))
+    if found.confidence >= SURE and found.text.strip(" .:()[]").upper() in _MARKERS:
+        return True
+    width, height = found.box[2] - found.box[0], found.box[3] - found.box[1]
+    is_short = max(width, height) < _SHORT * max(1, min(width, height))
+    return is_short and (len(marks) < 2 or (len(marks) == 2 and found.confidence < SURE))
 
 
 def hint(dataset: Dataset, config: IntakeConfig) -> Hint:
@@ -117,7 +95,7 @@ def examine(pixels: Eight, expected: Hint, config: IntakeConfig) -> Examined:
         _paint(pixels, (int(left * width), int(top * height), round(right * width), round(bottom * height)))
     if expected.reason:
         return Examined(pixels, "waiting", expected.reason)
-    found = [text for text in read(pixels) if not text.tells_nothing]
+    found = [text for text in read(pixels) if not tells_nothing(text)]
     if not found:
         return Examined(pixels, "clean")
     if config.burned_in == "quarantine":
@@ -129,31 +107,9 @@ def examine(pixels: Eight, expected: Hint, config: IntakeConfig) -> Examined:
     painted = pixels.copy()
     for text in found:
         _paint(painted, _widened(text.box))
-    if any(not text.tells_nothing for text in read(painted)):
+    if any(not tells_nothing(text) for text in read(painted)):
         return Examined(pixels, "waiting", LEFT)
     return Examined(painted, "redacted")
-
-
-def read(pixels: Eight) -> list[Found]:
-    """Every text in an image, also where it is only suspected."""
-    longer = max(pixels.shape[:2])
-    scale = min(max(longer, READ_SIDE[0]), READ_SIDE[1]) / longer
-    image = Image.fromarray(pixels).convert("RGB")
-    if scale != 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    result = _engine()(np.pad(np.asarray(image), ((_RIM, _RIM), (_RIM, _RIM), (0, 0)), mode="edge"))
-    if result.boxes is None:
-        return []
-    texts = zip(result.boxes, result.txts, result.scores, strict=True)
-    return [Found(_box(corners, scale, pixels.shape), text, float(score)) for corners, text, score in texts]
-
-
-def _box(corners: npt.NDArray[Any], scale: float, shape: Sequence[int]) -> Box:
-    places = (np.asarray(corners, dtype=np.float64) - _RIM) / scale
-    left, top = np.floor(places.min(0)).clip(0)
-    right, bottom = np.ceil(places.max(0)).clip(0)
-    return int(left), int(top), min(int(right), shape[1]), min(int(bottom), shape[0])
 
 
 def _widened(box: Box) -> Box:
@@ -174,21 +130,3 @@ def _area(box: Box) -> int:
 def _is_meant(rule: DeviceRule, dataset: Dataset) -> bool:
     given = (rule.manufacturer, "Manufacturer"), (rule.model, "ManufacturerModelName"), (rule.modality, "Modality")
     return all(wanted.casefold() in text_of(dataset, name).casefold() for wanted, name in given)
-
-
-@lru_cache(maxsize=1)
-def _engine() -> Any:
-    """The reader, whose models are part of its package; one thread, since every core has a process of its own."""
-    # It sets its logger up when it is imported, and tells of every file that it opens.
-    logging.getLogger("RapidOCR").disabled = True
-    from rapidocr import RapidOCR
-
-    logging.getLogger("RapidOCR").disabled = True
-    return RapidOCR(
-        params={
-            "Global.log_level": "critical",
-            "Global.text_score": 0.0,
-            "EngineConfig.onnxruntime.intra_op_num_threads": 1,
-            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
-        }
-    )

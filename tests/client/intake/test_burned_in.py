@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from client.intake import burned_in
-from client.intake.burned_in import FOUND, MUCH, RULE, SAID, SECONDARY, UNDECIDED, Found, Hint, examine, hint, read
+from client.intake.burned_in import FOUND, MUCH, RULE, SAID, SECONDARY, UNDECIDED, Hint, examine, hint
 from client.intake.config import DeviceRule, IntakeConfig
+from client.intake.reader import Found
 from tests.client.intake.made import header, labelled
 
 CONFIG = IntakeConfig()
@@ -103,15 +104,3 @@ def test_what_was_read_decides(monkeypatch, texts, verdict, reason):
     monkeypatch.setattr(burned_in, "read", lambda _: texts)
     found = examine(SHADE_HW, NOTHING, CONFIG)
     assert (found.verdict, found.reason) == (verdict, reason)
-
-
-def test_boxes_are_in_the_pixels_of_the_image_whatever_its_size():
-    small = labelled(np.zeros((90, 200), np.uint8), "83749261", place=(0.5, 0.5), size=24, grey=255)
-    large = np.kron(small, np.ones((3, 3), np.uint8))
-    for pixels in (small, large):
-        (found,) = read(pixels)
-        assert found.text == "83749261"
-        rows, columns = np.nonzero(pixels)
-        left, top, right, bottom = burned_in._widened(found.box)
-        assert left <= columns.min() < columns.max() < right
-        assert top <= rows.min() < rows.max() < bottom
