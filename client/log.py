@@ -4,7 +4,9 @@ A receipt names what a reply gives away: tensors by group, bytes, norms, metrics
 back. Names, shapes and types of all tensors stand in a line of their own, once for each form that left.
 """
 
+import getpass
 import math
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +34,14 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 def site_log_file(root: Path) -> ChainFile:
     """The site's log."""
     return ChainFile(root / "state" / "log.jsonl", LOG_CONTEXT)
+
+
+def acting_user() -> str:
+    """The name of this process's user, or its number where the machine has no name for it, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def order_line(said: Statement, order: Order, arrays: Arrays) -> dict[str, Any]:
