@@ -30,6 +30,8 @@ TABLE = "dicomfields_2026c"
 DESCRIPTORS = ("StudyDescription", "SeriesDescription", "ProtocolName", "ImageComments", "AcquisitionDescription")
 """Of which words of the fixed list stay."""
 _NUMBERS = ("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV")
+_PER_FRAME = "PerFrameFunctionalGroupsSequence"
+"""What is said frame by frame: of many frames, and a header here is that of one image."""
 _GROUPS = (0x0008, 0x0018, 0x0020, 0x0028, 0x0040, 0x0054, 0x2050, 0x5200)
 """Identification, acquisition, place in the study, pixels, codes, nuclear medicine, presentation and frames.
 
@@ -62,7 +64,7 @@ class Cleaner:
         return cleaned
 
     def _cleaned(self, element: DataElement) -> DataElement | None:
-        if not _is_as_in_the_dictionary(element) or element.is_empty:
+        if element.keyword == _PER_FRAME or not _is_as_in_the_dictionary(element) or element.is_empty:
             return None
         if element.keyword in DESCRIPTORS:
             return _with(element, [described(str(element.value), self._words)])

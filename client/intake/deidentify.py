@@ -9,8 +9,7 @@ from client.intake.cleaning import TABLE, Cleaner, elements_of, parts_of, read_d
 from client.intake.config import IntakeConfig
 from client.intake.identity import Pseudonyms
 from client.intake.reading import text_of, tolerant
-from client.intake.vocabulary import WORD
-from client.intake.words import plain, words_of
+from client.intake.words import WORD, plain, words_of
 
 BASIC, CLEAN_PIXELS, CLEAN_DESCRIPTORS, MODIFIED_DATES, CHARACTERISTICS = (
     ("113100", "Basic Application Confidentiality Profile"),
@@ -19,7 +18,9 @@ BASIC, CLEAN_PIXELS, CLEAN_DESCRIPTORS, MODIFIED_DATES, CHARACTERISTICS = (
     ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
     ("113108", "Retain Patient Characteristics Option"),
 )
-"""Codes of PS3.16 CID 7050 with their meanings."""
+"""Codes of PS3.16 CID 7050 with their meanings. None of them says that a person looked."""
+SEEN = "pixels looked at and released by a person"
+"""What the method says besides, of an image that was in quarantine."""
 OLDEST = 90
 """Ages from here on are one band."""
 _LEAST_LETTERS = 3
@@ -32,7 +33,7 @@ _IDENTITY = (
 
 
 def deidentify(dataset: Dataset, pseudonyms: Pseudonyms, config: IntakeConfig, *, pixels_examined: bool) -> Dataset:
-    """The header with pseudonyms, without pixels; it says itself how it was de-identified.
+    """The header with pseudonyms, without pixels and frames; it says itself how it was de-identified.
 
     Raises:
         UnusableSourceError: it cannot be read to its end.
@@ -44,8 +45,8 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms, config: IntakeConfig, *
         if text_of(dataset, "AccessionNumber"):
             clean.AccessionNumber = pseudonyms.accession(text_of(dataset, "AccessionNumber"))
         _keep_characteristics(clean, dataset, config)
-        _sign(clean, config, pixels_examined)
-        return clean
+        _sign(clean, config)
+        return with_clean_pixels(clean) if pixels_examined else clean
 
 
 def patient_of(dataset: Dataset, pseudonyms: Pseudonyms) -> str:
@@ -71,6 +72,23 @@ def identity_words(dataset: Dataset) -> frozenset[str]:
                     # A text may write MULLER for Müller; the digests of a word do not say that they are alike.
                     found |= {form for word in words_of(str(part)) for form in (word, plain(word))}
     return frozenset(word for word in found if len(word) >= _LEAST_LETTERS)
+
+
+def with_clean_pixels(header: Dataset, *, seen: bool = False) -> Dataset:
+    """A cleaned header that says in its codes, too, that nothing in the pixels tells whose they are.
+
+    With `seen`, a person found so, and the method names that: the code for clean pixels tells a result, and leaves open
+    who came to it. Source: PS3.15 E.3.1.
+    """
+    signed = Dataset()
+    for element in header:
+        signed.add(element)
+    done = {code.CodeValue: code for code in [*signed.DeidentificationMethodCodeSequence, _code(*CLEAN_PIXELS)]}
+    signed.DeidentificationMethodCodeSequence = Sequence([done[value] for value in sorted(done)])
+    signed.BurnedInAnnotation = "NO"
+    if seen:
+        signed.DeidentificationMethod = [*signed.DeidentificationMethod, SEEN]
+    return signed
 
 
 def _keep_characteristics(clean: Dataset, dataset: Dataset, config: IntakeConfig) -> None:
@@ -99,19 +117,16 @@ def _age(dataset: Dataset) -> int | None:
     return years if years >= 0 else None
 
 
-def _sign(clean: Dataset, config: IntakeConfig, pixels_examined: bool) -> None:
+def _sign(clean: Dataset, config: IntakeConfig) -> None:
     """What was done, by the standard's own words."""
     done = [BASIC, CLEAN_DESCRIPTORS]
-    done += [CLEAN_PIXELS] if pixels_examined else []
     done += [MODIFIED_DATES] if config.dates == "shift" else []
     done += [CHARACTERISTICS] if config.characteristics == "bands" else []
     clean.PatientIdentityRemoved = "YES"
     clean.DeidentificationMethod = ["fedmumc", f"PS3.15 Annex E, {TABLE.removeprefix('dicomfields_')}"]
     clean.DeidentificationMethodCodeSequence = Sequence([_code(*code) for code in sorted(done)])
     clean.LongitudinalTemporalInformationModified = "MODIFIED" if config.dates == "shift" else "REMOVED"
-    if pixels_examined:
-        clean.BurnedInAnnotation = "NO"
-    elif "BurnedInAnnotation" in clean:
+    if "BurnedInAnnotation" in clean:
         del clean.BurnedInAnnotation
 
 

@@ -50,6 +50,17 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spoken:
+    """What a Structured Report says, with all its identities: `reports.scrubbed` makes a `Text` of it."""
+
+    uid: str
+    patient: str
+    study: str
+    accession: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """All that one file gave."""
 
@@ -58,6 +69,8 @@ class Outcome:
     stamp: str
     pictures: tuple[Picture, ...] = ()
     texts: tuple[Text, ...] = ()
+    spoken: Spoken | None = None
+    """On its way from the process that read it to the one that cleans it; no store takes it."""
     left: str = ""
     """Why nothing came of it."""
     words: dict[str, tuple[bytes, ...]] = field(default_factory=dict)

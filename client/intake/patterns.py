@@ -1,6 +1,8 @@
 """What identifiers look like in reports: patterns by kind, run by presidio without any model and without a network."""
 
 import logging
+import time
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -209,14 +211,29 @@ PATTERNS: dict[str, tuple[str, ...]] = {
 """By kind. What stands before `\\K` has to be there and is kept."""
 
 
+PATIENCE_S = 60.0
+"""Seconds that all patterns together may take over one text; none is known that takes more than a fraction of one."""
+
+
 @cache
 def engine() -> "AnalyzerEngine":
     """The analyzer, one a process; loading presidio takes seconds, and none of its parts asks for anything outside."""
     logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)
-    from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry
+    from presidio_analyzer import AnalyzerEngine, Pattern, PatternRecognizer, RecognizerRegistry, RecognizerResult
     from presidio_analyzer.context_aware_enhancers import ContextAwareEnhancer
     from presidio_analyzer.nlp_engine import NoOpNlpEngine
     from regex import MULTILINE
+    from regex import compile as compiled
+
+    class Strict(PatternRecognizer):
+        """The usual one passes over a pattern that takes too long, and what it would have found stays in the text."""
+
+        def analyze(self, text: str, *_: object, **__: object) -> list[RecognizerResult]:
+            kind, found = self.supported_entities[0], list[RecognizerResult]()
+            for expression in PATTERNS[kind]:
+                matches = compiled(expression, MULTILINE).finditer(text, timeout=_seconds_left())
+                found += [RecognizerResult(kind, match.start(), match.end(), 1.0) for match in matches if match[0]]
+            return found
 
     class Untouched(ContextAwareEnhancer):
         """The usual one copies every result deeply and weighs it by words around it, which these patterns hold."""
@@ -229,13 +246,30 @@ def engine() -> "AnalyzerEngine":
     registry = RecognizerRegistry(recognizers=[], supported_languages=["en"], global_regex_flags=MULTILINE)
     for kind, expressions in PATTERNS.items():
         patterns = [Pattern(f"{kind} {place}", expression, 1.0) for place, expression in enumerate(expressions)]
-        registry.add_recognizer(PatternRecognizer(kind, name=kind, patterns=patterns, global_regex_flags=MULTILINE))
+        registry.add_recognizer(Strict(kind, name=kind, patterns=patterns, global_regex_flags=MULTILINE))
     enhancer = Untouched(0.0, 0.0, 1, 1)
     return AnalyzerEngine(
         registry=registry, nlp_engine=nlp, supported_languages=["en"], context_aware_enhancer=enhancer
     )
 
 
+_deadline: ContextVar[float] = ContextVar("deadline")
+"""When the patterns have to be through with the text at hand, as `time.monotonic` counts."""
+
+
 def matches(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and kind of all that looks like an identifier."""
-    return [(found.start, found.end, found.entity_type) for found in engine().analyze(text, "en")]
+    """Start, end and kind of all that looks like an identifier.
+
+    Raises:
+        TimeoutError: the patterns took longer than `PATIENCE_S`, so that nobody can say what the text holds.
+    """
+    begun = _deadline.set(time.monotonic() + PATIENCE_S)
+    try:
+        return [(found.start, found.end, found.entity_type) for found in engine().analyze(text, "en")]
+    finally:
+        _deadline.reset(begun)
+
+
+def _seconds_left() -> float:
+    """What is left for the next pattern; a moment at least, since none at all would be no limit."""
+    return max(1e-3, _deadline.get() - time.monotonic())

@@ -1,7 +1,6 @@
 """What waits for a person: images that may show a name, reports that may hold one. Nothing of it is trained on."""
 
 import base64
-import getpass
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from typing import Literal
 from PIL import Image, ImageDraw
 
 from client.intake.outcome import Picture, Text
+from client.intake.provenance import released
 from client.intake.publish import IMAGES, publish
 from client.intake.store import Store
 from client.keys import SiteKeys
-from client.log import site_log_file
+from client.log import acting_user, site_log_file
 from mumc_model.data.files import write_atomically
 from mumc_model.errors import DataError
 from protocol.errors import SigningError
@@ -84,7 +84,7 @@ def decide(root: Path, names: Iterable[str], verdict: Decision, *, reason: str =
     Raises:
         DataError: nothing waits under a name; nothing is decided then.
     """
-    person = person or getpass.getuser()
+    person = person or acting_user()
     with Store(root) as store:
         items = {item.name: item for item in _waiting(store)}
         wanted = list(dict.fromkeys(names))
@@ -117,7 +117,8 @@ def _settle(root: Path, store: Store, record: Picture | Text, verdict: Decision,
             here.unlink(missing_ok=True)
         elif here.is_file():
             (root / IMAGES).mkdir(mode=0o700, parents=True, exist_ok=True)
-            here.replace(root / file)
+            write_atomically(root / file, released(here))
+            here.unlink()
         elif not (root / file).is_file():
             raise DataError(f"{here.name} is gone from {FOLDER}; import the export again")
     store.decide(record, verdict, file, reason, person)

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -92,6 +92,20 @@ def known_words(config: IntakeConfig) -> frozenset[str]:
             f"intake.known_names is {config.known_names!r}, which cannot be read as UTF-8; write one name a line"
         ) from None
     return frozenset(words_of(text))
+
+
+def scrubbed(outcome: Outcome, scrubber: Scrubber, pseudonyms: Pseudonyms) -> Outcome:
+    """The outcome with its Structured Report cleaned.
+
+    It is done where the outcomes of all processes come together: loading presidio takes seconds and hundreds of
+    megabytes, which each of them would need.
+    """
+    if outcome.spoken is None:
+        return outcome
+    spoken, words = outcome.spoken, frozenset(outcome.words.get(outcome.spoken.patient, ()))
+    found = scrubber.scrub(spoken.text, lambda word: pseudonyms.word(word) in words)
+    text = Text(**{**vars(spoken), "text": found.text}, verdict=found.verdict, reason=found.reason)
+    return replace(outcome, texts=(text,), spoken=None)
 
 
 def is_beside(name: str) -> bool:

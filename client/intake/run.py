@@ -12,6 +12,7 @@ from client.intake.identity import Pseudonyms
 from client.intake.outcome import USABLE, Outcome, Picture
 from client.intake.publish import IMAGES, publish
 from client.intake.quarantine import FOLDER as QUARANTINE
+from client.intake.scrub import Scrubber
 from client.intake.store import Store
 from client.intake.taking import STAGING, Taking
 from client.intake.workers import Job, Workers
@@ -56,10 +57,11 @@ def import_dicom(source: Path, root: Path, config: IntakeConfig, on_progress: Pr
         make_private_folder(root / folder)
     pseudonyms = Pseudonyms.of_site(root)
     taking = Taking(root, config, pseudonyms.key, reports.known_words(config))
+    scrubber = Scrubber(taking.known_names, config)
     with Store(root) as store, Workers(taking) as workers:
         walked = _Walk(source, config, pseudonyms, store, on_progress)
         for outcome in workers.map(walked.fresh()):
-            _keep(root, store, outcome, walked)
+            _keep(root, store, reports.scrubbed(outcome, scrubber, pseudonyms), walked)
             walked.taken()
         _delete(root, store.drop_unseen(walked.run))
         reports.take_beside(source, store, taking, walked.run)

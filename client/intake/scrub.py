@@ -21,6 +21,7 @@ from client.intake.words import normal, spellings, words_of
 __all__ = ["Scrubbed", "Scrubber", "words_of"]
 
 UNSETTLED = "it changes again each time it is cleaned"
+SLOW = "the patterns took too long over it"
 _PASSES = 12
 _CHUNK = regex.compile(r"[^\s\x00]{2,200}")
 _BROKEN = regex.compile(r"([^\W\d_]{2,40})-\s{1,20}([^\W\d_]{2,40})")
@@ -62,7 +63,11 @@ class Scrubber:
         first = current = normal(text)
         for _ in range(_PASSES):
             page = _Page(current, identity)
-            cleaned = page.replaced(page.spans() if self._waits else [*page.spans(), *page.doubts()])
+            try:
+                spans = page.spans()
+            except TimeoutError:
+                return Scrubbed(page.replaced(page.names()), "waiting", SLOW)
+            cleaned = page.replaced(spans if self._waits else [*spans, *page.doubts()])
             if cleaned == current:
                 break
             current = cleaned
@@ -102,10 +107,18 @@ class _Page:
         return split(self._open)
 
     def spans(self) -> list[Span]:
-        """All that is surely an identifier."""
+        """All that is surely an identifier.
+
+        Raises:
+            TimeoutError: the patterns took too long.
+        """
+        return [*self.names(), *patterns.matches(self._open)]
+
+    def names(self) -> list[Span]:
+        """What the header, the site's list and the place in the text say is a name or a number of somebody."""
         names = list(self._of_identity())
         widened_names = widened(self._open, self._words, [span for span in names if span[2] == "NAME"])
-        return [*names, *widened_names, *named_by_place(self._open, self._words), *patterns.matches(self._open)]
+        return [*names, *widened_names, *named_by_place(self._open, self._words)]
 
     def doubts(self) -> list[Span]:
         """What may be an identifier."""

@@ -1,10 +1,10 @@
 """What a cleaned header may say in words: closed lists, of which no entry is anybody's name or number."""
 
-import re
 from functools import cache
 from importlib.resources import files
 
-WORD = re.compile(r"[^\W_]+")
+from client.intake.words import WORD
+
 _SCHEMES = ("DCM", "FMA", "LN", "NCIt", "RADLEX", "SCT", "UCUM")
 _OLD_SNOMED = ("SRT", "SNM3", "99SDM")
 

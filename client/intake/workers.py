@@ -72,7 +72,8 @@ class Workers:
 
     def _start(self, count: int) -> ProcessPoolExecutor:
         context = get_context("forkserver")
-        context.set_forkserver_preload(["client.intake.taking"])
+        # What takes long to load is loaded once, and is there in every process that begins.
+        context.set_forkserver_preload(["client.intake.taking", "onnxruntime", "rapidocr"])
         return ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(self._taking,))
 
 
