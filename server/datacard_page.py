@@ -32,7 +32,7 @@ th, td { padding: .34rem .7rem .34rem .3rem; white-space: nowrap; } thead th { v
 NOTE = (
     "Every site rounds its counts down to tens or more. What is withheld, or fewer than ten, is a count that the site "
     "does not tell because few patients stand behind it or behind its neighbour: it is not zero. Shares are of the "
-    "site's own total; the darker a cell, the larger its share."
+    "site's own total; the stronger a cell's colour, the larger its share."
 )
 
 
@@ -76,7 +76,7 @@ def in_short(found: Sequence[Held]) -> Iterator[str]:
     if silent := [one.site for one in have if not _counts(one)]:
         yield f"Under a privacy policy, and therefore without counts: {_named(silent)}."
     for name in TABLES:
-        most = [f"{site} {label} ({100 * share:.0f} %)" for site, label, share in _largest(name, have)]
+        most = [f"{site} {label} ({_percent(share)})" for site, label, share in _largest(name, have)]
         if len(most) > 1:
             yield f"{_title(name)}, most: {_named(most)}."
 
@@ -129,7 +129,7 @@ def _sizes(found: Sequence[Held]) -> str:
     rows = []
     for one in found:
         counts, facts = _counts(one), _facts(one)
-        values = [shown(counts.get(name, "")) for name in SIZES]
+        values = [shown(counts.get(name, "unknown" if counts else "")) for name in SIZES]
         if one.card and not counts:
             values[0] = f"{facts['units']:,} units, as its privacy officer says"
         dates = (facts.get("unit", ""), one.card.made, one.card.approved[:10]) if one.card else ("", "", "")
@@ -142,7 +142,7 @@ def _absent(one: Held) -> str:
 
 
 def _heat(name: str, found: Sequence[Held]) -> str:
-    """A row a site and a column a label that any site has; each cell as dark as its share is large."""
+    """A row a site and a column a label that any site has; each cell as strong as its share is large."""
     have = [one for one in found if _counts(one)]
     labels = [label for label in TABLES[name] if any(_facts(one)["tables"][name][label] != 0 for one in have)]
     if not labels:
@@ -162,16 +162,19 @@ def _heat_row(name: str, one: Held, labels: Sequence[str]) -> str:
     return head + "".join(_heat_cell(cells[label], total) for label in labels) + "</tr>"
 
 
-def _heat_cell(value: int | str, total: int, least: bool = False) -> str:
+def _heat_cell(value: int | str, total: int) -> str:
     if value == WITHHELD:
         return f'<td class="hid">{WITHHELD}</td>'
     assert isinstance(value, int)
     if not value:
         return '<td class="none">0</td>'
     share = min(1.0, value / total) if total else 0.0
-    percent = f" ({100 * share:.0f} %)" if total else ""
-    text = f"{'at least ' if least else ''}{value:,}{percent}"
-    return f'<td style="background: rgb(63 131 196 / {0.6 * share:.2f})">{text}</td>'
+    percent = f" ({_percent(share)})" if total else ""
+    return f'<td style="background: rgb(63 131 196 / {0.6 * share:.2f})">{value:,}{percent}</td>'
+
+
+def _percent(share: float) -> str:
+    return "under 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
 def _together(name: str, have: Sequence[Held], labels: Sequence[str]) -> str:
@@ -181,8 +184,8 @@ def _together(name: str, have: Sequence[Held], labels: Sequence[str]) -> str:
         values = [_told(name, one).get(label) for one in have]
         told = sum(value for value in values if value)
         hidden = any(value is None for value in values)
-        cells.append(_heat_cell(WITHHELD if hidden and not told else told, 0, least=True))
-    return f'<tr class="all"><th scope="row">together</th>{"".join(cells)}</tr>'
+        cells.append(_heat_cell(WITHHELD if hidden and not told else told, 0))
+    return f'<tr class="all"><th scope="row">together, at least</th>{"".join(cells)}</tr>'
 
 
 def _lengths(found: Sequence[Held]) -> str:

@@ -34,7 +34,7 @@ def images(cells, count=100, **changes):
 
 
 class Cells(HTMLParser):
-    """The rows of the page by the heading above them: texts, and of shaded cells how dark they are."""
+    """The rows of the page by the heading above them: texts, and of shaded cells how strong they are."""
 
     def __init__(self, page):
         super().__init__()
@@ -82,11 +82,11 @@ def test_counts_stand_beside_one_another_and_what_is_withheld_is_no_zero():
         ["west", "no counts (privacy policy)"],
         ["alone", "no card"],
         ["broken", "damaged"],
-        ["together", "at least 170", "at least 80", "withheld"],
+        ["together, at least", "170", "80", "withheld"],
     ]
 
 
-def test_a_cell_is_as_dark_as_its_share_is_large():
+def test_a_cell_is_as_strong_as_its_share_is_large():
     shades = Cells(to_html("lung", SITES)).shades
     of = {place[1:]: shade for place, shade in shades.items() if place[0] == "Images by modality"}
     assert {(2, 2): 0.12, (2, 3): 0.48, (3, 2): 0.6, (4, 2): 0.3}.items() <= of.items()
@@ -113,6 +113,16 @@ def test_a_site_whose_total_is_not_told_has_no_shares():
     page = Cells(to_html("lung", [one("small", few), SITES[0]]))
     assert page.rows["Images by modality"][1] == ["small", "0", "withheld", "withheld"]
     assert page.rows["How much each site has"][1][:3] == ["small", "50", FEW]
+
+
+def test_a_site_that_knows_no_patients_and_a_small_share_are_told_as_such():
+    counts = {name: value for name, value in facts()["counts"].items() if name != "patients"} | {"images": 2000}
+    copies = dict.fromkeys(facts()["near copies"], FEW) | {"across patients": "not measured"}
+    cells = images({"ct": 1990, "mr": 10}, 2000)
+    card = cells | {"unit": "image", "counts": counts, "near copies": copies}
+    rows = Cells(to_html("lung", [one("north", card)])).rows
+    assert rows["How much each site has"][1][:3] == ["north", "unknown", "2,000"]
+    assert rows["Images by modality"][1] == ["north", "1,990 (100 %)", "10 (under 1 %)"]
 
 
 def test_the_page_needs_nothing_else_and_holds_no_script():
