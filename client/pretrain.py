@@ -17,6 +17,7 @@ from client.state import Sent
 from configs.loader import load
 from mumc_model.config import Recipe
 from mumc_model.errors import DataError
+from mumc_model.memory import reused_memory
 from mumc_model.train import Pretrainer
 from protocol.codec import pack, unpack
 from protocol.compression import Codec
@@ -53,7 +54,9 @@ def pretrain_site(
     state, captions = site.state(order.run_id), captions_digest(site)
     sent = state.sent_update(order, captions) if keep else None
     if sent is None:
-        sent = _train(order, recipe, base, site)
+        # The update is made in the memory that the last step has freed.
+        with reused_memory():
+            sent = _train(order, recipe, base, site)
         if keep:
             state.keep_sent_update(order, sent, captions)
     return report(order, site, len(site.data.captions), sent.metrics), sent.arrays

@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -19,6 +20,7 @@ from flwr.app import Context, Message
 from flwr.app.typing import ConfigRecordValues
 from flwr.clientapp import ClientApp
 
+from mumc_model.memory import reused_memory
 from simulations.worker import decode_message, encode
 
 
@@ -77,6 +79,9 @@ class InProcess:
         load_client_app()
         # What was imported stays, and need not be looked through for cycles in every round.
         gc.freeze()
+        # Each order takes about the memory that the one before it has freed.
+        self._memory = ExitStack()
+        self._memory.enter_context(reused_memory())
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="client")
 
     def submit(self, message: Message, context: Context) -> Future[Message]:
@@ -86,11 +91,13 @@ class InProcess:
     def close(self) -> None:
         """Wait for the client at work."""
         self._pool.shutdown(cancel_futures=True)
+        self._memory.close()
         gc.unfreeze()
 
     def abandon(self) -> None:
         """Start no further client; the one at work cannot be stopped."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._memory.close()
 
 
 class Workers:

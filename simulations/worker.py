@@ -46,17 +46,20 @@ def serve(pipe: Connection, threads: int) -> None:
     import torch
 
     from client.app import app
+    from mumc_model.memory import reused_memory
 
     torch.set_num_threads(threads)
     # As a site's task does: what was imported stays, and need not be looked through for cycles in every round.
     gc.freeze()
-    while True:
-        try:
-            message, context = decode_message(pipe.recv_bytes()), decode_context(pipe.recv_bytes())
-        except EOFError:
-            gc.unfreeze()
-            return
-        pipe.send_bytes(encode(app(message, context))[0])
+    # Each order takes about the memory that the one before it has freed.
+    with reused_memory():
+        while True:
+            try:
+                message, context = decode_message(pipe.recv_bytes()), decode_context(pipe.recv_bytes())
+            except EOFError:
+                gc.unfreeze()
+                return
+            pipe.send_bytes(encode(app(message, context))[0])
 
 
 def end_with_parent() -> None:

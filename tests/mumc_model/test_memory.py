@@ -54,3 +54,11 @@ def test_at_the_end_the_memory_is_given_back_also_after_an_error():
         fail()
     assert within - before > 0.9 * BYTES
     assert resident() - before < 0.2 * BYTES
+
+
+def test_of_blocks_within_one_another_the_outermost_counts():
+    with reused_memory():
+        with reused_memory():
+            torch.ones(BYTES, dtype=torch.uint8)
+        assert faults_of_a_later_use() < BYTES / PAGE / 100
+    assert faults_of_a_later_use() > 0.9 * BYTES / PAGE
