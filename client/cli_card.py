@@ -1,6 +1,5 @@
 """The part of `mumc-site` that looks at the data before it trains: card."""
 
-import getpass
 import json
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +36,9 @@ def card(
     Where policy.runs.card is required, the site trains only while its card is of the data as it is.
     """
     if approve:
-        _approve(folder, person or getpass.getuser(), yes)
+        from client.log import acting_user
+
+        _approve(folder, person or acting_user(), yes)
     else:
         _make(folder, against or [])
 

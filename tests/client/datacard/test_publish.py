@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 
 import numpy as np
@@ -144,6 +145,14 @@ def test_approving_shows_what_leaves_and_asks(site, monkeypatch, capsys):
     shown = json.loads(re.search(r"^\{.*^\}$", said, flags=re.MULTILINE | re.DOTALL).group())
     assert shown == opened((site / FOLDER / PUBLIC).read_text(), "north", SiteKeys.open(site).public[1])
     assert "signed by A. Person" in said
+
+
+def test_a_machine_that_has_no_name_for_its_user_notes_the_user_s_number(site, monkeypatch, capsys):
+    def nameless():
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    assert f"signed by {os.getuid()}, and noted" in call(monkeypatch, capsys, "card", site, "--approve", "--yes")
 
 
 def test_nothing_is_signed_where_the_person_says_no(site, monkeypatch, capsys):
