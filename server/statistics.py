@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from mumc_model.errors import ConfigError
+from protocol.secagg.session import LEAST_SITES
 from protocol.statistics import TABLES, Statistics
 from protocol.suppression import WITHHELD
 
@@ -11,12 +13,20 @@ WAIT_S = 120.0
 
 
 def overrides_for(sites: Sequence[str], given: Sequence[str] = ()) -> list[str]:
-    """The run that sums the counts of these sites; what is given, as `federation.wait_s=600`, comes last."""
+    """The run that sums the counts of these sites; what is given, as `federation.wait_s=600`, comes last.
+
+    Raises:
+        ConfigError: they are too few for any sum.
+    """
+    if len(sites) < LEAST_SITES:
+        raise ConfigError(
+            f"a sum of counts is over at least {LEAST_SITES} sites, and {len(sites)} are named or enrolled; enrol more"
+        )
     return [
         "federation.rounds=0",
         "federation.final=statistics",
         f"federation.sites={len(sites)}",
-        f"federation.min_sites={min(3, len(sites))}",
+        f"federation.min_sites={LEAST_SITES}",
         f"federation.wait_s={WAIT_S}",
         f"federation.only=[{','.join(sites)}]",
         *given,

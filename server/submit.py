@@ -81,11 +81,11 @@ def unfinished(home: Home, overrides: Sequence[str]) -> RunConfig:
 
 
 def _broken_off(folder: Path) -> bool:
-    """Whether a run did not finish; a rehearsal that nobody answered is none, since sites are asked again by itself."""
+    """Whether a training did not finish: rehearsals come again by themselves, and statistics are named to go on."""
     if (folder / RESULT).exists():
         return False
     try:
-        return read_config(folder).federation.final != "rehearse"
+        return read_config(folder).federation.final not in ("rehearse", "statistics")
     except OutputError:
         return False
 

@@ -2,13 +2,18 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from configs.compose import compose
 from configs.loader import load
+from mumc_model.errors import ConfigError
 from protocol.statistics import TABLES, Statistics, folded
 from server.config import RunConfig
+from server.output import write_config
 from server.statistics import as_table, caption, overrides_for
+from server.submit import prepare, unfinished
+from tests.federation import found
 
 
 def shown(found):
@@ -39,3 +44,15 @@ def test_a_run_of_statistics_trains_nothing_and_asks_the_sites_that_are_named():
     federation = config.federation
     assert (federation.rounds, federation.final, federation.sites) == (0, "statistics", 3)
     assert (federation.min_sites, federation.only, federation.wait_s) == (3, ("north", "south", "east"), 9)
+    with pytest.raises(ConfigError, match="over at least 3 sites, and 2 are named or enrolled"):
+        overrides_for(["north", "south"])
+
+
+def test_a_sum_that_came_to_nothing_is_not_what_is_gone_on_with_unless_it_is_named(tmp_path):
+    home = found(tmp_path, "north", "south", "east")
+    training = prepare(home, ["run_id=training"])
+    write_config(home.runs / "training", training)
+    counts = prepare(home, [*overrides_for(["north", "south", "east"]), "run_id=counts"])
+    write_config(home.runs / "counts", counts)
+    assert unfinished(home, []).run_id == "training"
+    assert unfinished(home, ["run_id=counts"]).federation.final == "statistics"
