@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protocol.datacard import MAX_CHARS, PublicCard, opened, read
 from protocol.errors import MessageError, SignatureError, VersionError
 from protocol.signing import new_key, public_hex
+from tests.protocol.told import facts
 
 FACTS = {"unit": "patient", "units": 300}
 KEY = new_key()
@@ -111,3 +114,30 @@ def test_what_cannot_be_read_from_a_disk_is_named(tmp_path):
     for name, says in (("card", "it is not text"), ("large", "over the limit of 262,144"), ("none", "No such file")):
         with pytest.raises(MessageError, match=says):
             read(tmp_path / name)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data(), JSON)
+def test_whatever_stands_anywhere_in_a_paper_it_is_refused_in_words_and_nothing_else_fails(data, value):
+    one = PublicCard.sealed(facts(), "north", "2026-11-26", "2026-11-27T03:00:00+00:00", "", KEY)
+    plain = json.loads(one.text())
+    holder = plain
+    while True:
+        place = data.draw(st.sampled_from(list(holder) if isinstance(holder, dict) else list(range(len(holder)))))
+        if not isinstance(holder[place], dict | list) or not holder[place] or data.draw(st.booleans()):
+            break
+        holder = holder[place]
+    holder[place] = value
+    try:
+        found = PublicCard.parse(json.dumps(plain))
+        found.verify(public_hex(KEY))
+    except (MessageError, SignatureError):
+        return
+    assert found == one
