@@ -20,7 +20,8 @@ class Teacher(nn.Module):
         del self.model.itm_head, self.model.temp
         averages = dict(self.model.named_parameters())
         self._averages: list[Tensor] = list(averages.values())
-        self._weights: list[Tensor] = [student.get_parameter(name) for name in averages]
+        weights = dict(student.named_parameters())
+        self._weights: list[Tensor] = [weights[name] for name in averages]
 
     @torch.no_grad()
     def update(self, momentum: float) -> None:

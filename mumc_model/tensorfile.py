@@ -5,6 +5,7 @@ it reads like any other.
 """
 
 import json
+import math
 import mmap
 import zlib
 from collections.abc import Callable, Mapping
@@ -26,7 +27,9 @@ _CODES = {
     "uint32": "U32",
     "uint64": "U64",
 }
-_NAMES = {code: name for name, code in _CODES.items()}
+_CODES_OF = {kind: code for name, code in _CODES.items() for kind in (np.dtype(name), np.dtype(name).newbyteorder())}
+"""By type, in either order of bytes."""
+_TYPES = {code: np.dtype(name).newbyteorder("<") for name, code in _CODES.items()}
 _METADATA = "__metadata__"
 _BLOCK = 1 << 20
 _CHECKSUM = "crc32"
@@ -54,12 +57,15 @@ def write_tensors(
     # The widest types first, so that every array lies at a multiple of its size.
     ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     header: dict[str, Any] = {_METADATA: {}}
+    contents: list[memoryview] = []
     offset = checksum = 0
     for name, array in ordered:
-        span = [offset, offset + array.nbytes]
-        header[name] = {"dtype": _CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": span}
-        offset += array.nbytes
-        checksum = checksum if durable else zlib.crc32(_bytes(array), checksum)
+        content = _bytes(array)
+        span = [offset, offset + len(content)]
+        header[name] = {"dtype": _CODES_OF[array.dtype], "shape": list(array.shape), "data_offsets": span}
+        offset = span[1]
+        contents.append(content)
+        checksum = checksum if durable else zlib.crc32(content, checksum)
     told = {} if durable else {_CHECKSUM: f"{checksum:08x}"}
     header[_METADATA] = dict(sorted({**metadata, **told}.items()))
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -67,14 +73,13 @@ def write_tensors(
     with replacing(path, durable=durable, ready=ready) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
-        for _, array in ordered:
-            file.write(_bytes(array))
+        file.writelines(contents)
 
 
 def _bytes(array: Array) -> memoryview:
     """As they lie in the file."""
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return little.reshape(-1).view(np.uint8).data
+    little = array if array.dtype.str[0] in "<|" else array.astype(array.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
 
 
 def check_data(path: Path) -> None:
@@ -132,10 +137,10 @@ def map_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def _view(mapped: mmap.mmap, start: int, entry: Mapping[str, Any]) -> Array:
-    dtype = np.dtype(_NAMES[entry["dtype"]]).newbyteorder("<")
+    dtype = _TYPES[entry["dtype"]]
     shape = [int(size) for size in entry["shape"]]
     first, last = entry["data_offsets"]
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     if last - first != count * dtype.itemsize or not 0 <= first <= last <= len(mapped) - start:
         raise ValueError("an array is cut off")
     return np.frombuffer(mapped, dtype, count, start + first).reshape(shape)
