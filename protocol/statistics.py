@@ -1,8 +1,7 @@
-"""What is counted everywhere: the fixed labels, how counts over them become a vector to be summed, what is published.
+"""The statistics of a federation: how counts over the fixed labels become a vector to be summed, what is published.
 
-Only these labels ever leave a site. Which of its own spellings mean which, `client/datacard/labels.py` says. The vector
-holds every count and then, in the same order, how many privacy units stand behind it, so that the sum can be suppressed
-by the same rule as a site's own table (`protocol/suppression.py`).
+The vector holds every count and then, in the same order, how many privacy units stand behind it, so that the sum can be
+suppressed by the same rule as a site's own table (`protocol/suppression.py`).
 """
 
 import hashlib
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from protocol.labels import FIXED
 from protocol.secagg.content import VERSION as CONTENT_VERSION
 from protocol.secagg.content import Content, require, require_name
 from protocol.secagg.fixed_point import FixedPoint, choose
@@ -23,24 +23,7 @@ from protocol.suppression import SMALLEST, WITHHELD, Cell, publish_table
 
 KIND, VERSION = "federation-statistics", 1
 """Of the file that holds what was published."""
-OTHER, NOT_GIVEN = "other", "not given"
-"""What is on no list, and what a record does not say."""
-
-TABLES: Mapping[str, tuple[str, ...]] = {
-    "images by modality": (
-        *("mammography", "angiography", "ultrasound", "x-ray", "ct", "mr", "nuclear", "fluoroscopy", "endoscopy"),
-        *("microscopy", "ophthalmic", OTHER, NOT_GIVEN),
-    ),
-    "images by organ": (
-        *("spine", "breast", "chest", "abdomen", "pelvis", "head", "neck", "limbs", "vessels", OTHER, NOT_GIVEN),
-    ),
-    "questions by answer type": ("open", "closed"),
-    "questions by question type": (
-        *("modality", "plane", "organ", "position", "presence", "abnormality", "size", "attribute", "count"),
-        *("knowledge", OTHER, NOT_GIVEN),
-    ),
-    "questions by split": ("train", "val", "test"),
-}
+TABLES: Mapping[str, tuple[str, ...]] = {f"{of} by {by}": labels for (of, by), labels in FIXED.items()}
 """Each table with its whole list, in its order; it is the same at every site, whatever the site holds."""
 DIGEST = hashlib.sha256(
     canonical({"kind": KIND, "version": VERSION, "tables": [[name, list(TABLES[name])] for name in TABLES]})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from client.board.facts import NotMeasured
-from protocol.statistics import NOT_GIVEN
+from protocol.labels import NOT_GIVEN
 from protocol.suppression import Cell
 
 __all__ = [

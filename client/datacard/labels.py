@@ -1,4 +1,4 @@
-"""Which of a site's own spellings mean which of the labels that everyone may know (`protocol/statistics.py`).
+"""Which of a site's own spellings mean which of the labels that everyone may know (`protocol/labels.py`).
 
 Only these labels ever leave a site. What a hospital writes into a column may be anything, a name too.
 """
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from client.datacard.facts import Cell, Table
-from protocol.statistics import NOT_GIVEN, OTHER, TABLES
+from protocol.labels import NOT_GIVEN, OTHER, labels_of
 
 _MODALITIES = {
     "mammography": r"mammo|^mg$",
@@ -56,11 +56,6 @@ FIXED: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("questions", "split"): _SPLITS,
 }
 """By kind of record and what is known of it: each label with the pattern of the spellings that mean it."""
-
-
-def labels_of(of: str, by: str) -> tuple[str, ...]:
-    """The whole list, in its order; it is the same at every site, whatever the site holds."""
-    return TABLES[f"{of} by {by}"]
 
 
 def fixed_label(of: str, by: str, written: str) -> str:

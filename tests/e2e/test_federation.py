@@ -1,4 +1,5 @@
-"""The whole of it once: a federation of three hospitals on loopback, under TLS and masks, with a power cut in round 2.
+"""The whole of it once: a federation of three hospitals on loopback, under TLS and masks, with a power cut in round 2,
+and afterwards the statistics of their cards.
 
 `make e2e` plays it (some minutes); the ordinary suite leaves it out.
 """
@@ -10,10 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from client.secagg_store import SecaggStore
+from client.statistics import own_card, own_numbers
 from protocol.flower import free_port
 from protocol.secagg.state import ENDED
+from protocol.statistics import Statistics, folded
 from server.cli_run import LOSSES
 from tests.e2e.deployment import Started, call, lines_of, wait_for
+from tests.e2e.one_site import change
 from tests.e2e.three_sites import SITES, STRANGER, Federation, say, trains
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(1800)]
@@ -60,6 +64,13 @@ def story(tmp_path_factory):
         told.printed = run.text
         say(told.printed)
         told.status = federation.status()
+        say("the engineers approve their cards and let the counts into a sum, and the operator asks for it")
+        for site in SITES:
+            call("mumc-site", "card", folders[site], "--approve", "--yes", "--person", "engineer")
+            change(folders[site] / "site.yaml", "evaluate.vqa]", "evaluate.vqa, query.statistics]")
+        told.statistics = call("mumc-server", "statistics", hub, timeout=400)
+        say(told.statistics)
+        told.cards = {site: call("mumc-site", "card", folders[site]) for site in SITES}
         told.stopped = federation.stop()
         yield told
     finally:
@@ -124,7 +135,23 @@ def test_no_secret_of_a_round_is_left(story):
         state = SecaggStore.of(story.folders[site], "trial").state()
         assert state["stage"] == ENDED
         assert state.keys() == {"version", "session", "stage", "revealed"}
-        assert [path.name for path in story.folders[site].rglob("*secagg*")] == ["secagg.json"]
+        found = sorted(story.folders[site].rglob("*secagg*"))
+        assert [path.name for path in found] == ["secagg.json"] * 2, "of the run, and of the statistics"
+        assert {json.loads(path.read_text())["state"]["stage"] for path in found} == {ENDED}
+
+
+def test_the_statistics_are_the_sum_of_the_cards_without_small_cells_and_every_site_has_them(story):
+    (run,) = story.hub.glob("runs/statistics-*")
+    cards = [own_numbers(own_card(story.folders[site])) for site in SITES]
+    summed = folded([sum(column) for column in zip(*cards, strict=True)])
+    told = Statistics.from_file((run / "statistics.json").read_bytes())
+    assert told == Statistics.of(summed, run_id=run.name, sites=3, made=told.made)
+    assert f"3 sites together, {told.made}; counts rounded down to tens, small ones withheld" in story.statistics
+    assert sum(told.counts["questions by answer type"].values()) >= 120
+    for site in SITES:
+        kept = story.folders[site] / "state" / "card" / "federation.json"
+        assert kept.read_bytes() == (run / "statistics.json").read_bytes()
+        assert "questions by answer type: " in story.cards[site], "the card shows how far the site is from the federation"
 
 
 def test_everything_stops_when_it_is_told_to(story):
