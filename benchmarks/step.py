@@ -9,7 +9,7 @@ one step while the program prepares the next, so there steps are timed as they c
 one's, and products before and after them all.
 
     python benchmarks/step.py [--json] [--shapes golden,mid,base] [--steps 7] [--threads 2] [--precision fp32]
-                              [--profile]
+                              [--kernels eager] [--profile]
 """
 
 import argparse
@@ -35,6 +35,7 @@ from mumc_model.config import Recipe
 from mumc_model.data.collate import PretrainBatch
 from mumc_model.device import choose_device
 from mumc_model.flops import StepWork, step_flops
+from mumc_model.kernels import Kernels
 from mumc_model.model import build_model
 from mumc_model.train import Pretrainer
 from server.config import RunConfig
@@ -42,8 +43,8 @@ from server.config import RunConfig
 MATRIX = {"cpu": 2048, "cuda": 8192}
 """Side of the matrices whose product is the limit."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-WARMUP = 2
-"""Steps that are not timed: the first makes the optimiser's moments, the second fills the queue."""
+WARMUP = {"cpu": 2, "cuda": 5}
+"""Steps that are not timed: the first makes the optimiser's moments, the second fills the queue; parts are recorded."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
     parser.add_argument("--device", default="auto", help="where it runs")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of the encoders")
+    parser.add_argument("--kernels", default="eager", choices=("eager", "graphs", "compiled"), help="on an accelerator")
     parser.add_argument("--profile", action="store_true", help="show what the time goes to, by operation")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -82,12 +84,13 @@ def main() -> None:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "precision": asked.precision,
+        "kernels": asked.kernels,
         "load": [round(value, 2) for value in os.getloadavg()],
     }
     shapes = {}
     for name in asked.shapes.split(","):
         shape = SHAPES[name] if asked.batch is None else replace(SHAPES[name], batch=asked.batch)
-        step = Step(name, shape, device, asked.precision)
+        step = Step(name, shape, device, asked.precision, kernels=asked.kernels)
         shapes[name] = row = measure(step, asked.steps)
         if not asked.json:
             print(f"{name:>7}  " + "  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
@@ -120,7 +123,13 @@ class Step:
     """A trainer in the midst of its round: a full queue, a teacher whose targets count."""
 
     def __init__(
-        self, name: str, shape: Shape, device: torch.device, precision: str, further: Sequence[str] = ()
+        self,
+        name: str,
+        shape: Shape,
+        device: torch.device,
+        precision: str,
+        further: Sequence[str] = (),
+        kernels: Kernels = "eager",
     ) -> None:
         overrides = [
             f"model={name}",
@@ -132,7 +141,7 @@ class Step:
         overrides += [f"pretrain.batch_size={shape.batch}", f"pretrain.caption_tokens={shape.tokens}", *further]
         self.recipe = recipe = load(RunConfig, compose("run", overrides)).recipe
         self.shape, self.device, self.precision = shape, device, precision
-        self._trainer = Pretrainer(build_model(recipe.model, 0), recipe, device, precision)
+        self._trainer = Pretrainer(build_model(recipe.model, 0), recipe, device, precision, kernels=kernels)
         self._records = Records(recipe, shape)
 
     def take(self, steps: int, after) -> None:
@@ -174,12 +183,13 @@ def measure(step: Step, steps: int) -> dict[str, float]:
         if step.device.type == "cpu":
             rates.append(product.rate())
 
-    step.take(WARMUP + steps, after)
+    warmup = WARMUP[step.device.type]
+    step.take(warmup + steps, after)
     if step.device.type != "cpu":
         rates = [statistics.mean([rates[0], product.rate()])] * (len(seconds) + 1)
     around = [(before + behind) / 2 for before, behind in pairwise(rates)]
-    shares = [step.gflop / taken / rate for taken, rate in zip(seconds, around, strict=True)][WARMUP:]
-    taken = statistics.median(seconds[WARMUP:])
+    shares = [step.gflop / taken / rate for taken, rate in zip(seconds, around, strict=True)][warmup:]
+    taken = statistics.median(seconds[warmup:])
     return {
         "batch": step.shape.batch,
         "gflop": round(step.gflop, 2),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mumc_model.config import TextConfig
 from mumc_model.dropout import drop, drop_and_add
@@ -19,6 +20,8 @@ from mumc_model.errors import ConfigError
 
 LAYER_NORM_EPS = 1e-12
 PAD_ID = 0
+
+_UNDER_MASKS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one attention, each XHSC."""
@@ -149,6 +152,10 @@ def _chosen_rows(source: KeysValues, row_X: Tensor) -> KeysValues:
 
 def _mix(query_XHQC: Tensor, key_XHSC: Tensor, value_XHSC: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """Values mixed by the softmax of scaled products, XHQC, a share of the weights dropped."""
+    if query_XHQC.device.type == "cuda" and mask is not None:
+        # Torch's first choice, cuDNN's kernel, loses by a mask what it gains without one.
+        with sdpa_kernel(_UNDER_MASKS):
+            return F.scaled_dot_product_attention(query_XHQC, key_XHSC, value_XHSC, attn_mask=mask, dropout_p=dropout)
     if not dropout or query_XHQC.device.type != "cpu":
         return F.scaled_dot_product_attention(query_XHQC, key_XHSC, value_XHSC, attn_mask=mask, dropout_p=dropout)
     # Torch has no fused kernel with dropout on a CPU, and its plain one draws and copies more than this.

@@ -11,9 +11,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mumc_model.bert import BertEmbeddings, BertLayer, MlmHead
+from mumc_model.bert import BertEmbeddings, BertLayer, Dealt, MlmHead
 from mumc_model.config import TextConfig
 from mumc_model.errors import ConfigError
+from mumc_model.kernels import RunPart, eagerly
 
 
 def bidirectional_mask(mask_BL: Tensor) -> Tensor:
@@ -80,6 +81,7 @@ class TextEncoder(nn.Module):
             )
         crossing = [False] * config.text_layers + [True] * config.fusion_layers
         self.text_layers = config.text_layers
+        self.run_part: RunPart = eagerly
         self.bert = _Bert(config, [BertLayer(config, cross_attention=crosses) for crosses in crossing])
         self.cls = MlmHead(config, cast(nn.Parameter, self.bert.embeddings.word_embeddings.weight))
 
@@ -95,6 +97,9 @@ class TextEncoder(nn.Module):
 
     def encode(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Text alone, BLD: the embeddings and the text layers."""
+        return self.run_part([self.bert.embeddings, *self.layers], self._encode, ids_BL, mask_BL)
+
+    def _encode(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
         mask_B11L = bidirectional_mask(mask_BL)
         hidden_BLD: Tensor = self.bert.embeddings(ids_BL)
         for layer in self.layers:
@@ -120,16 +125,19 @@ class TextEncoder(nn.Module):
         text_X = torch.cat([group.text_X for group in pairs])
         dealt = [group.dealt for group in pairs]
         *body, last = self.fusion
-        hidden, mask_T11L = hidden_TLD, bidirectional_mask(mask_TL)
-        mask_X11L = mask_T11L[text_X]
-        for index, layer in enumerate(body):
-            cross, mask, text_of_Y = layer.crossattention.keys_values(image_BSD), mask_X11L, None
-            if not index:
-                mask, text_of_Y = mask_T11L, text_X
-            hidden = layer(hidden, mask, cross, dealt=dealt, text_of_Y=text_of_Y)
-        if not body:
-            hidden = hidden.index_select(0, text_X)
-        return self._asked(last, hidden, mask_X11L, image_BSD, pairs)
+        mask_X11L = bidirectional_mask(mask_TL)[text_X]
+        if body:
+            rows = [rows for rows in dealt if isinstance(rows, Tensor)]
+            form = tuple(rows if isinstance(rows, int) else None for rows in dealt)
+
+            def fused(hidden_TLD: Tensor, mask_TL: Tensor, text_X: Tensor, image_BSD: Tensor, *rows: Tensor) -> Tensor:
+                chosen = iter(rows)
+                return _fused(body, hidden_TLD, mask_TL, text_X, image_BSD, [next(chosen) if n is None else n for n in form])
+
+            hidden_XLD = self.run_part(body, fused, hidden_TLD, mask_TL, text_X, image_BSD, *rows, form=form)
+        else:
+            hidden_XLD = hidden_TLD.index_select(0, text_X)
+        return self._asked(last, hidden_XLD, mask_X11L, image_BSD, pairs)
 
     def _asked(
         self, last: BertLayer, hidden_XLD: Tensor, mask_X11L: Tensor, image_BSD: Tensor, pairs: Sequence[Pairs]
@@ -151,3 +159,17 @@ class TextEncoder(nn.Module):
         """Scores over the vocabulary, XV, for hidden states of any leading shape."""
         logits_XV: Tensor = self.cls(hidden_XD)
         return logits_XV
+
+
+def _fused(
+    layers: Sequence[BertLayer], hidden_TLD: Tensor, mask_TL: Tensor, text_X: Tensor, image_BSD: Tensor, dealt: Dealt
+) -> Tensor:
+    """States XLD of pairs after these fusion layers; in the first of them texts attend to themselves before pairing."""
+    mask_T11L = bidirectional_mask(mask_TL)
+    mask_X11L = mask_T11L[text_X]
+    first, *further = layers
+    cross = first.crossattention.keys_values(image_BSD)
+    hidden_XLD: Tensor = first(hidden_TLD, mask_T11L, cross, dealt=dealt, text_of_Y=text_X)
+    for layer in further:
+        hidden_XLD = layer(hidden_XLD, mask_X11L, layer.crossattention.keys_values(image_BSD), dealt=dealt)
+    return hidden_XLD

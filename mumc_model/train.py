@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from mumc_model.adapters import Adapters
+from mumc_model.bert import BertLayer
 from mumc_model.checkpoint import load_strictly
 from mumc_model.config import Recipe, VisionConfig
 from mumc_model.data.collate import PretrainBatch, RowsOf
 from mumc_model.data.prefetch import Prefetcher
 from mumc_model.data.shuffling import seeded
 from mumc_model.device import autocast, own_randomness
+from mumc_model.kernels import Graphs, Kernels, RunPart, compile_blocks, run_by
 from mumc_model.masking import Draws, SpecialTokens
 from mumc_model.memory import reused_memory
 from mumc_model.model import MumcModel, initialise
@@ -25,10 +27,12 @@ from mumc_model.ranks import ALONE, Ranks
 from mumc_model.schedule import learning_rate, ramped
 from mumc_model.sharing import is_shared
 from mumc_model.step_losses import LossReader, OnStep
-from mumc_model.vision import MimDecoder
+from mumc_model.vision import Block, MimDecoder
 
 _DRAWS, _ADAPTERS = 2, 3
 """Keep the seeds of masking and of adapters apart from those of shuffling (0) and augmentation (1)."""
+BLOCKS = (Block, BertLayer)
+"""What is compiled: the layers of both encoders."""
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 
@@ -82,8 +86,11 @@ class Pretrainer:
         device: torch.device,
         precision: str = "fp32",
         ranks: Ranks = ALONE,
+        kernels: Kernels = "eager",
     ) -> None:
         """Move the model to the device and build what trains it.
+
+        `kernels` says how a GPU is given its work, where one process trains all weights.
 
         Each of several `ranks` builds one and calls `run` alike; what rank 0 starts from is what counts.
 
@@ -106,6 +113,7 @@ class Pretrainer:
         if objective.mim:
             self.mim_decoder = mim_decoder(vision, objective.mim_depth).to(device)
         self.objective = PretrainObjective(model, self.teacher, self.queue, objective, self.mim_decoder, ranks)
+        self._parts = self._recorded_parts(kernels)
         self._weights = {name: weight for name, weight in self._named_weights() if weight.requires_grad}
         self.optimizer = adamw(self._weights, recipe.pretrain.optimizer)
 
@@ -135,7 +143,7 @@ class Pretrainer:
         examples = 0
         batches = Prefetcher(self._batches(dataset, seed, first_step), self.device)
         own_seed = seeded(seed, _DRAWS, first_step).initial_seed() + self.ranks.rank
-        with reused_memory(), batches, own_randomness(self.device, own_seed):
+        with reused_memory(), batches, own_randomness(self.device, own_seed), run_by(self._parts):
             for step in range(first_step, first_step + steps):
                 self._set_rate(learning_rate(step, self.recipe.pretrain.optimizer, total_steps, first_step))
                 draws = Draws(seeded(seed, _DRAWS, step), special)
@@ -180,6 +188,15 @@ class Pretrainer:
     @property
     def _keeps_moments(self) -> bool:
         return self.recipe.pretrain.keep_optimizer and self.adapters is None
+
+    def _recorded_parts(self, kernels: Kernels) -> list[tuple[nn.Module, RunPart]]:
+        """Student and teacher, each with its recorder; none where the work is given operation by operation."""
+        if kernels == "eager" or self.device.type != "cuda" or self.adapters is not None or self.ranks.size > 1:
+            return []
+        models = [self.model] if self.teacher is None else [self.model, self.teacher.model]
+        if kernels == "compiled":
+            compile_blocks(models, BLOCKS)
+        return [(model, Graphs()) for model in models]
 
     def _named_weights(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield from self.model.named_parameters()

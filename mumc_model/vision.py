@@ -11,13 +11,14 @@ import torch
 from timm.layers.hybrid_embed import HybridEmbed
 from timm.layers.norm_act import GroupNormAct
 from timm.layers.patch_embed import PatchEmbed
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Block as Block
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mumc_model.config import STEM_GROUP, VisionConfig
 from mumc_model.errors import ConfigError
+from mumc_model.kernels import RunPart, eagerly
 
 _layer_norm: Any = partial(nn.LayerNorm, eps=1e-6)
 
@@ -64,6 +65,7 @@ class VisionEncoder(nn.Module):
         """Build it with torch's own initialisation; see `mumc_model.model.build_model`."""
         super().__init__()
         self.config = config
+        self.run_part: RunPart = eagerly
         self.patch_embed = _patch_embed(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         table_1ND = sincos_pos_embed(config.width, round(config.patches**0.5))[None]
@@ -84,6 +86,10 @@ class VisionEncoder(nn.Module):
                 f"the image is {height} x {width} pixels, but this encoder reads {side} x {side}; resize the image, or "
                 "build the encoder with that vision.image_size and carry the weights over with resize_pos_embed"
             )
+        given = (image_BCHW,) if keep_BK is None else (image_BCHW, keep_BK)
+        return self.run_part([self], self._tokens, *given)
+
+    def _tokens(self, image_BCHW: Tensor, keep_BK: Tensor | None = None) -> Tensor:
         if self.config.stem == "conv":
             # Narrow convolutions, their norms and their gradients are a third faster in this layout.
             image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
