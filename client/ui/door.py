@@ -47,14 +47,15 @@ POLICY = "; ".join(
 )
 HEADERS = (
     (b"content-security-policy", POLICY.encode()),
-    (b"cache-control", b"no-store"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
+PROGRAM = ("/assets/", "/static/")
+"""Files of Gradio, whose names change with their content; a browser may keep these, and nothing else of a page."""
 KEYLESS = b"This page opens at the address that its program printed, with the key in it.\n"
-_OVERWRITTEN = {name for name, _ in HEADERS}
+_OVERWRITTEN = {b"cache-control", *(name for name, _ in HEADERS)}
 
 
 class Door:
@@ -77,7 +78,7 @@ class Door:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in _OVERWRITTEN]
-                message["headers"] = [*kept, *HEADERS]
+                message["headers"] = [*kept, *HEADERS, (b"cache-control", _kept_by_a_browser(scope, message))]
             await send(message)
 
         status = self._refused(scope)
@@ -131,6 +132,12 @@ class Door:
 
     def _is_key(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._key.encode())
+
+
+def _kept_by_a_browser(scope: Message, answer: Message) -> bytes:
+    """For how long; what is not of the program may be about patients."""
+    of_the_program = answer["status"] == 200 and scope["path"].startswith(PROGRAM)
+    return b"private, max-age=86400" if of_the_program else b"no-store"
 
 
 def _values(scope: Message, name: bytes) -> list[bytes]:

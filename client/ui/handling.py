@@ -20,8 +20,8 @@ Updates = dict[gr.Component, Any]
 """New values of some components; the others stay as they are."""
 
 
-def told(place: gr.Markdown) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
-    """A decorator for handlers: a fault is told at `place`, which is empty after a handler that says nothing there."""
+def faults_at(place: gr.Markdown) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
+    """A decorator for handlers: a fault is said at `place`, which a handler that says nothing there empties."""
 
     def decorate(handler: Callable[..., Updates]) -> Callable[..., Updates]:
         @wraps(handler)

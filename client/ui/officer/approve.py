@@ -10,113 +10,85 @@ from typing import Any
 import gradio as gr
 
 from client.errors import PageError
-from client.privacy.approving import Draft, approve, draft, numbers_for
+from client.privacy.approving import Draft, approve, draft
 from client.privacy.ledger import Ledger
-from client.privacy.ledger_rows import now
-from client.privacy.policy import PrivacyPolicy
-from client.ui.handling import Updates, number, told, whole
+from client.ui.handling import Updates, faults_at
 from client.ui.look import paragraph, said, shown, status, table
-from client.ui.officer.asked import typed_number
 from client.ui.officer.key import Held, KeyFields, open_signer
 from client.ui.officer.plan import Planned
+from client.ui.officer.policy_fields import PolicyFields, policy_of
 from protocol.signing import fingerprint, public_hex
 
 FIRST = "No key has approved here yet. The first one that signs is pinned: no other can approve after it."
+QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
 
-def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
-    """The tab of the site's folder."""
-    place, officer, drafted = said(), shown(), gr.State(None)
-    with gr.Row():
-        with gr.Column(scale=3, min_width=300):
-            gr.Markdown("### 1. What is approved", container=False)
-            take = gr.Button("Take the numbers of the plan")
-            with gr.Row():
-                epsilon = gr.Number(None, label="Cap", info="Epsilon of the site's life-time, by an RDP filter.")
-                units = gr.Number(None, label="Patients", info="Public and rounded.", precision=0)
-                noise = gr.Number(0, label="Least noise multiplier", info="0 leaves it to the cap.")
-                delta = gr.Textbox("1e-6", label="Delta of the policy", info="At most 1 / (10 patients).", max_lines=1)
-            with gr.Row():
-                unit = gr.Radio(["patient", "record"], value="patient", label="What is protected")
-                expires = gr.Textbox("", label="Last day", info="As 2027-12-31; empty for none.", max_lines=1)
-            with gr.Row():
-                who = gr.Textbox("", label="Name of who signs", max_lines=1)
-                role = gr.Textbox("privacy officer", label="Role", max_lines=1)
-            reason = gr.Textbox("", label="Reason", info="Why this budget is right.", max_lines=1)
-            show = gr.Button("Show what is signed", variant="primary")
-        with gr.Column(scale=3, min_width=300):
-            gr.Markdown("### 2. Look at it, and sign", container=False)
-            paper = shown()
-            keys = KeyFields.build()
-            sign = gr.Button("Sign this", variant="stop", interactive=False)
-    fields: list[gr.Component] = [epsilon, units, noise, delta, unit, expires, who, role, reason]
+class ApproveTab:
+    """The tab's fields and places, and what happens when they are used.
 
-    @told(place)
-    def look() -> Updates:
-        return {officer: paragraph(_officer(site), "faint")}
+    Args:
+        site: The site's folder.
+    """
 
-    @told(place)
-    def fill(state: Planned) -> Updates:
+    def __init__(self, site: Path) -> None:
+        self._site = site
+        self.place, self.officer, self.drafted = said(), shown(), gr.State(None)
+        with gr.Row():
+            with gr.Column(scale=3, min_width=300):
+                gr.Markdown("### 1. What is approved", container=False)
+                self.take = gr.Button("Take the numbers of the plan")
+                self.fields = PolicyFields.build()
+                self.show = gr.Button("Show what is signed", variant="primary")
+            with gr.Column(scale=3, min_width=300):
+                gr.Markdown("### 2. Look at it, and sign", container=False)
+                self.paper = shown()
+                self.keys = KeyFields.build()
+                self.sign = gr.Button("Sign this", variant="stop", interactive=False)
+
+    def connect(self, page: gr.Blocks, tab: gr.Tab, planned: gr.State) -> None:
+        """Tie the handlers to what is pressed; `planned` holds the plan of the first tab."""
+        tell, fields, drawn = faults_at(self.place), self.fields.all(), [self.drafted, self.paper, self.sign]
+        for event in (page.load, tab.select):
+            event(tell(self.look), None, [self.place, self.officer], **QUIET)
+        self.take.click(tell(self.fill), [planned], [self.place, *self.fields.numbers()], **QUIET)
+        self.show.click(tell(self.write), fields, [self.place, *drawn])
+        given = [self.drafted, *self.keys.inputs(), *fields]
+        pressed = self.sign.click(tell(self.put_in_force), given, [self.place, self.officer, *drawn])
+        pressed.then(self.keys.forget, None, self.keys.outputs(), **QUIET)
+
+    def look(self) -> Updates:
+        """Say whose key can approve here."""
+        pinned = Ledger.open(self._site).officer
+        words = f"Only the key with the fingerprint {fingerprint(pinned)} can approve here." if pinned else FIRST
+        return {self.officer: paragraph(words, "faint")}
+
+    def fill(self, state: Planned) -> Updates:
+        """Take what the first tab has planned."""
         if state.found is None:
             raise PageError("there is no plan yet; make one on the first tab")
-        found = numbers_for(state.found)
+        return self.fields.filled(state.found)
+
+    def write(self, *values: Any) -> Updates:
+        """Show what would be signed, and let it be signed."""
+        found = draft(self._site, policy_of(values))
         return {
-            epsilon: found["epsilon"],
-            units: found["units"],
-            noise: found["noise_multiplier"],
-            delta: f"{found['delta']:g}",
+            self.drafted: found,
+            self.paper: table("What is signed", [], list(found.rows())),
+            self.sign: gr.update(interactive=True),
         }
 
-    @told(place)
-    def write(*values: Any) -> Updates:
-        found = draft(site, _policy(*values))
-        return {drafted: found, paper: table("What is signed", [], list(found.rows())), sign: _able(True)}
-
-    @told(place)
-    def put_in_force(found: Draft | None, held: Held | None, named: str, password: str, *values: Any) -> Updates:
+    def put_in_force(self, found: Draft | None, held: Held | None, named: str, password: str, *values: Any) -> Updates:
+        """Sign what was shown, if it is what the fields still say, and write it into the ledger."""
         if found is None:
             raise PageError("nothing is shown to be signed; press: Show what is signed")
-        if replace(_policy(*values), approved=found.policy.approved) != found.policy:
+        if replace(policy_of(values), approved=found.policy.approved) != found.policy:
             raise PageError("a field was changed after this was shown; press once more: Show what is signed")
         signer = open_signer(held, named, password)
-        row = approve(site, found, signer)
+        row = approve(self._site, found, signer)
         return {
-            place: status(f"Approved: row {row} of the ledger, by the key {fingerprint(public_hex(signer))}"),
-            officer: paragraph(_officer(site), "faint"),
-            drafted: None,
-            paper: table("Signed, and in force", [], list(found.rows())),
-            sign: _able(False),
+            **self.look(),
+            self.place: status(f"Approved: row {row} of the ledger, by the key {fingerprint(public_hex(signer))}"),
+            self.drafted: None,
+            self.paper: table("Signed, and in force", [], list(found.rows())),
+            self.sign: gr.update(interactive=False),
         }
-
-    quiet: dict[str, Any] = {"show_progress": "hidden"}
-    for event in (page.load, tab.select):
-        event(look, None, [place, officer], **quiet)
-    take.click(fill, [planned], [place, epsilon, units, noise, delta], **quiet)
-    show.click(write, fields, [place, drafted, paper, sign])
-    pressed = sign.click(put_in_force, [drafted, *keys.inputs(), *fields], [place, officer, drafted, paper, sign])
-    pressed.then(keys.forget, None, keys.outputs(), **quiet)
-
-
-def _policy(*values: Any) -> PrivacyPolicy:
-    epsilon, units, noise, delta, unit, expires, who, role, reason = values
-    return PrivacyPolicy(
-        unit=unit,
-        units=whole(units, "patients", least=1),
-        epsilon=number(epsilon, "cap"),
-        delta=typed_number(delta, "delta"),
-        noise_multiplier=number(noise, "least noise multiplier", least=0),
-        expires=(expires or "").strip(),
-        officer=(who or "").strip(),
-        role=(role or "").strip(),
-        reason=(reason or "").strip(),
-        approved=now(),
-    )
-
-
-def _officer(site: Path) -> str:
-    pinned = Ledger.open(site).officer
-    return f"Only the key with the fingerprint {fingerprint(pinned)} can approve here." if pinned else FIRST
-
-
-def _able(yes: bool) -> dict[str, Any]:
-    return gr.update(interactive=yes)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import gradio as gr
 
 from client.privacy.cli_audit import GradSample
-from client.ui.handling import Updates, told, whole
+from client.ui.handling import Updates, faults_at, whole
 from client.ui.look import bars, paragraph, said, shown, table
-from client.ui.officer.asked import typed_number
 from client.ui.officer.ledger import write_json
+from client.ui.officer.plan_fields import typed_number
 
 if TYPE_CHECKING:
     from client.privacy.audit import AuditResult
@@ -40,7 +40,7 @@ def build() -> None:
     place, verdict = said(), shown(paragraph("Nothing was audited since this page was opened.", "faint"))
     verdict.min_height = "8rem"  # Where the progress is shown.
 
-    @told(place)
+    @faults_at(place)
     def measure(whose: Any, clipping: Any, count: str, progress: Any = gr.Progress()) -> Updates:  # noqa: B008
         asked = _count(count)
         from client.privacy.audit import audit  # Torch is not loaded for a plan.

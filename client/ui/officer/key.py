@@ -9,7 +9,7 @@ import gradio as gr
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.errors import PageError
-from client.ui.handling import Updates, told
+from client.ui.handling import Updates, faults_at
 from client.ui.look import said, status
 from protocol.keyfiles import MAX_SECRET_BYTES, erase
 from protocol.signing import open_private_key, read_private_key
@@ -42,7 +42,7 @@ class KeyFields:
         named = gr.Textbox("", label="Or its path on this machine", max_lines=1)
         password = gr.Textbox("", label="Password of the key", type="password", max_lines=1)
 
-        @told(place)
+        @faults_at(place)
         def take(path: str) -> Updates:
             found = _taken(Path(path))
             said_so = f"{found[0]} is held in memory, encrypted as it is, until it has signed; no file of it is kept"

@@ -13,7 +13,7 @@ from client.privacy.errors import LedgerError
 from client.privacy.ledger import Ledger
 from client.privacy.ledger_view import BUDGET, CHARGE_HEADS, budget_lines, charge_cells, summary
 from client.privacy.plan_site import PlanAtSite
-from client.ui.handling import Updates, told
+from client.ui.handling import Updates, faults_at
 from client.ui.look import alert, bars, paragraph, said, shown, table
 from client.ui.officer.plan import Planned
 from protocol.signing import fingerprint
@@ -27,7 +27,7 @@ def build(page: gr.Blocks, tab: gr.Tab, site: Path, planned: gr.State) -> None:
         export = gr.DownloadButton("Export as JSON", interactive=False, size="md")
     charges = shown()
 
-    @told(place)
+    @faults_at(place)
     def show(state: Planned) -> Updates:
         try:
             found = summary(Ledger.open(site))

@@ -6,7 +6,9 @@ import gradio as gr
 
 from client.config import read_site_config
 from client.privacy.own_runs import runs_of
-from client.ui.officer import approve, audit, ledger, plan
+from client.ui.officer import audit, ledger
+from client.ui.officer.approve import ApproveTab
+from client.ui.officer.plan import PlanTab
 
 WITHOUT_SITE = "No site was named. Start the page with `mumc-privacy ui --site SITE` for its ledger and its policy."
 
@@ -25,7 +27,9 @@ def build(site: Path | None, runs: Path | None) -> gr.Blocks:
         gr.Markdown("# Privacy budget", container=False)
         with gr.Tabs():
             with gr.Tab("Plan", id="plan"):
-                planned = plan.build(page, site, past, runs)
+                plan = PlanTab(site, past, runs)
+                plan.connect(page)
+                planned = plan.planned
             with gr.Tab("Ledger", id="ledger") as tab:
                 if site is None:
                     gr.Markdown(WITHOUT_SITE)
@@ -35,7 +39,7 @@ def build(site: Path | None, runs: Path | None) -> gr.Blocks:
                 if site is None:
                     gr.Markdown(WITHOUT_SITE)
                 else:
-                    approve.build(page, tab, site, planned)
+                    ApproveTab(site).connect(page, tab, planned)
             with gr.Tab("Audit", id="audit"):
                 audit.build()
     return page

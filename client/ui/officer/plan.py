@@ -13,9 +13,9 @@ from client.privacy.own_runs import OwnRuns
 from client.privacy.plan import Plan, PlanRequest, Sketch
 from client.privacy.plan_site import PlanAtSite, after_charges, at_site
 from client.privacy.planner import plan_for, sketch
-from client.ui.handling import Updates, told
+from client.ui.handling import Updates, faults_at
 from client.ui.look import facts, figure, paragraph, said, shown, table
-from client.ui.officer.asked import NOISE, command_of, fields, request_of, start_of
+from client.ui.officer.plan_fields import NOISE, command_of, fields, request_of, start_of
 
 REST_S = 0.3
 """So long nothing has moved before the whole plan is computed."""
@@ -25,7 +25,7 @@ class Planned:
     """One visitor's plan; the other tabs look at it. No dataclass: Gradio would send its fields to the browser."""
 
     def __init__(self) -> None:
-        self.asked: PlanRequest | None = None
+        self.wanted: PlanRequest | None = None
         """What the fields say; None where they say nothing that can be planned."""
         self.found: Sketch | None = None
         """The last plan, or the sketch before it."""
@@ -35,66 +35,82 @@ class Planned:
         """As it was when the page was opened or a plan last came to rest."""
 
 
-def build(page: gr.Blocks, site: Path | None, past: OwnRuns, runs: Path | None) -> gr.State:
-    """The tab; what comes back holds a `Planned` for each visitor."""
-    planned = gr.State(Planned())
-    with gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            asked = fields(start_of(site), at_site=site is not None)
-        with gr.Column(scale=5, min_width=320):
-            place, top, rounds, words, delta, typed = said(), shown(), shown(), shown(), shown(), shown()
+class PlanTab:
+    """The tab's fields and places, and what happens when they are used.
 
-    def draw(state: Planned, found: Sketch) -> Updates:
+    Args:
+        site: The site's folder, if one was named.
+        past: What privacy cost in this installation's own runs.
+        runs: Where those lie, as it was typed.
+    """
+
+    def __init__(self, site: Path | None, past: OwnRuns, runs: Path | None) -> None:
+        self._site, self._past, self._runs = site, past, runs
+        self.planned = gr.State(Planned())
+        """A `Planned` for each visitor."""
+        with gr.Row():
+            with gr.Column(scale=2, min_width=280):
+                self.fields = fields(start_of(site), at_site=site is not None)
+            with gr.Column(scale=5, min_width=320):
+                self.place, self.top, self.rounds = said(), shown(), shown()
+                self.words, self.delta, self.typed = shown(), shown(), shown()
+
+    def connect(self, page: gr.Blocks) -> None:
+        """Tie the handlers to the fields."""
+        tell, given = faults_at(self.place), self.fields.given
+        changes = [getattr(field, "change") for field in self.fields.all()]  # noqa: B009  # Gradio adds them as it goes.
+        outputs = [self.place, self.top, self.rounds, self.words, self.delta, self.typed]
+        calm: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 4}
+        inputs = [self.planned, *self.fields.all()]
+        moved = gr.on([page.load, *changes], tell(self.quick), inputs, outputs, **calm)
+        moved.then(tell(self.exact), [self.planned], outputs, **calm)
+        given.change(self.switch, [given], [self.fields.noise, self.fields.target], show_progress="hidden")
+
+    def switch(self, given: str) -> Updates:
+        """Show the one field that was chosen to be given."""
+        fields = self.fields
+        return {
+            fields.noise: gr.update(visible=given == NOISE),
+            fields.target: gr.update(visible=given != NOISE),
+        }
+
+    def quick(self, state: Planned, *values: Any) -> Updates:
+        """Sketch what the fields say."""
+        state.wanted = None
+        wanted = request_of(values)
+        state.ledger = state.ledger or (None if self._site is None else Ledger.open(self._site))
+        updates = self._drawn(state, sketch(_with_charges(wanted, state.ledger)))
+        state.wanted = wanted
+        line = f"The same at a terminal: {command_of(wanted, self._site, self._runs)}"
+        return updates | {self.typed: paragraph(line, "code faint")}
+
+    def exact(self, state: Planned) -> Updates:
+        """Compute the whole plan, unless a field moves meanwhile."""
+        wanted = state.wanted
+        time.sleep(REST_S)
+        if wanted is None or state.wanted is not wanted:
+            return {self.place: gr.skip()}
+        state.ledger = None if self._site is None else Ledger.open(self._site)
+        found = plan_for(_with_charges(wanted, state.ledger))
+        return self._drawn(state, found) if state.wanted is wanted else {self.place: gr.skip()}
+
+    def _drawn(self, state: Planned, found: Sketch) -> Updates:
         state.found = found
         state.here = None if state.ledger is None else at_site(found, state.ledger)
         updates: Updates = {
-            top: "".join(_top(found, state.here)),
-            rounds: figure(plan_plots.rounds_svg(found), "Epsilon over the rounds. The dashed line is the cap."),
-            words: table("In plain words", [], list(plan_text.rows(found, past, state.here))),
+            self.top: "".join(_top(found, state.here)),
+            self.rounds: figure(plan_plots.rounds_svg(found), "Epsilon over the rounds. The dashed line is the cap."),
+            self.words: table("In plain words", [], list(plan_text.rows(found, self._past, state.here))),
         }
         if isinstance(found, Plan):
-            updates[delta] = figure(plan_plots.delta_svg(found), "The same plan, had delta been chosen differently.")
+            drawing = plan_plots.delta_svg(found)
+            updates[self.delta] = figure(drawing, "The same plan, had delta been chosen differently.")
         return updates
 
-    def request(state: Planned) -> PlanRequest:
-        assert state.asked is not None
-        return state.asked if state.ledger is None else after_charges(state.asked, state.ledger)
 
-    @told(place)
-    def quick(state: Planned, *values: Any) -> Updates:
-        state.asked = None
-        wanted = request_of(values)
-        state.ledger = state.ledger or (None if site is None else Ledger.open(site))
-        state.asked = wanted
-        try:
-            updates = draw(state, sketch(request(state)))
-        except Exception:
-            state.asked = None
-            raise
-        return updates | {typed: paragraph(f"The same at a terminal: {command_of(wanted, site, runs)}", "code faint")}
-
-    @told(place)
-    def exact(state: Planned) -> Updates:
-        wanted = state.asked
-        time.sleep(REST_S)
-        if wanted is None or state.asked is not wanted:
-            return {place: gr.skip()}
-        state.ledger = None if site is None else Ledger.open(site)
-        found = plan_for(request(state))
-        return draw(state, found) if state.asked is wanted else {place: gr.skip()}
-
-    changes = [getattr(field, "change") for field in asked.all()]  # noqa: B009  # Gradio adds them as it goes.
-    outputs = [place, top, rounds, words, delta, typed]
-    calm: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 4}
-    moved = gr.on([page.load, *changes], quick, [planned, *asked.all()], outputs, **calm)
-    moved.then(exact, [planned], outputs, **calm)
-    asked.given.change(
-        lambda given: {asked.noise: gr.update(visible=given == NOISE), asked.target: gr.update(visible=given != NOISE)},
-        [asked.given],
-        [asked.noise, asked.target],
-        show_progress="hidden",
-    )
-    return planned
+def _with_charges(wanted: PlanRequest, ledger: Ledger | None) -> PlanRequest:
+    """What is wanted, after all that the site's ledger has charged already."""
+    return wanted if ledger is None else after_charges(wanted, ledger)
 
 
 def _top(found: Sketch, here: PlanAtSite | str | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ import gradio as gr
 from client.asking import ask_at
 from client.errors import PageError
 from client.own_model import folder_of_model, opened
-from client.ui.handling import Updates, number, told
+from client.ui.handling import Updates, faults_at, number
 from client.ui.look import alert, empty, paragraph, said, shown
 from client.ui.workbench.answer import answer_html
 from client.ui.workbench.picture import looked_html, study_html
@@ -69,7 +69,7 @@ class AskTab:
         self._connect()
 
     def _connect(self) -> None:
-        tell = told(self.said)
+        tell = faults_at(self.said)
         places = [self.said, self.picture, self.answer, self.last]
         # In the model's lane too: what a choice clears is never drawn over by an answer that was still on its way.
         quiet: dict[str, Any] = {"concurrency_id": MODEL_LANE, "show_progress": "hidden"}
@@ -87,7 +87,7 @@ class AskTab:
             show_progress_on=self.answer,
             trigger_mode="once",
         )
-        draw, drawn = told(self.unseen)(self._show), [self.unseen, self.picture]
+        draw, drawn = faults_at(self.unseen)(self._show), [self.unseen, self.picture]
         for after in (self.answered.then, self.look.input):
             after(draw, [self.last, self.look], drawn, concurrency_id=MODEL_LANE, show_progress="minimal")
 

@@ -7,7 +7,7 @@ import gradio as gr
 
 from client.config import read_site_config
 from client.own_model import OWN_MODEL, Stamps, model_files, stamps_of
-from client.ui.handling import Updates, told
+from client.ui.handling import Updates, faults_at
 from client.ui.look import paragraph, said, shown, table
 from client.ui.workbench.ask import MODEL_LANE, AskTab
 from client.ui.workbench.federation import federation_html
@@ -44,8 +44,8 @@ def workbench(root: Path, model: Path | None) -> gr.Blocks:
             federation = _Place(lambda: federation_html(root))
         places = [asked, training, federation]
         _refresh(root, model, places)
-        begun = page.load(told(tab.said)(tab.begin), None, [tab.said, tab.study, tab.ready])
-        begun.then(told(tab.ready)(tab.open_model), None, [tab.ready], concurrency_id=MODEL_LANE)
+        begun = page.load(faults_at(tab.said)(tab.begin), None, [tab.said, tab.study, tab.ready])
+        begun.then(faults_at(tab.ready)(tab.open_model), None, [tab.ready], concurrency_id=MODEL_LANE)
         tab.answered.then(asked.handler, None, asked.outputs, show_progress="hidden")
         for place in places:
             page.load(place.handler, None, place.outputs, show_progress="hidden")
@@ -59,7 +59,7 @@ class _Place:
         self._content = content
         self._said, self._shown = said(), shown()
         self.outputs = [self._said, self._shown]
-        self.handler = told(self._said)(self._read)
+        self.handler = faults_at(self._said)(self._read)
 
     def _read(self) -> Updates:
         return {self._shown: self._content()}

@@ -22,10 +22,18 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
-def visit(chromium) -> Iterator[Visit]:
-    """A fresh visitor: no cookies, nothing kept. A page that throws an error in the browser fails the test."""
+@pytest.fixture(scope="module")
+def browsing(chromium):
+    """What a browser keeps from one visit to the next: of a page only the program's own files."""
     with chromium.new_context(viewport={"width": 1280, "height": 900}) as context:
-        found = Visit(context)
-        yield found
-        assert found.complaints == []
+        yield context
+
+
+@pytest.fixture
+def visit(browsing) -> Iterator[Visit]:
+    """A new visitor without cookies. A page that throws an error in the browser fails the test."""
+    found = Visit(browsing)
+    yield found
+    found.page.close()
+    browsing.clear_cookies()
+    assert found.complaints == []

@@ -1,8 +1,8 @@
 """The officer's page on a site whose ledger has charges, and requests to it that no browser would make."""
 
+import contextlib
+import io
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
+from client.privacy.cli import main
 from client.privacy.ledger import Ledger
 from client.privacy.policy import sign_policy
 from mumc_model.data.site_writer import SiteWriter
 from protocol.signing import new_key, write_private_key
 from tests.client.privacy.officer import NAME, PATIENTS, charge, policy
 from tests.client.privacy.past_runs import write_report
-from tests.client.ui.pages import ROOT, Served, served
+from tests.client.ui.pages import Served, served
 
 PASSWORD = "correct horse battery"
 MODULE = "client.privacy.cli"
@@ -37,12 +39,14 @@ class OfficersPage:
 
     def command(self, *words: object) -> dict[str, Any]:
         """What a command of `mumc-privacy` prints as JSON."""
-        code = f"from {MODULE} import main; main()"
-        typed = [sys.executable, "-c", code, *map(str, words)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        found = subprocess.run(typed, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
-        assert found.stdout, found.stderr
-        return json.loads(found.stdout)
+        printed = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+            patch.setattr(sys, "argv", ["mumc-privacy", *map(str, words)])
+            patch.chdir(self.folder)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert not ended.value.code
+        return json.loads(printed.getvalue())
 
     def ledger(self) -> dict[str, Any]:
         return self.command("ledger", self.site, "--json")

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import BrowserContext, Locator, Page
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
+expect.set_options(timeout=20_000)  # As long as all else here waits: the machine may be busy.
 ROOT = Path(__file__).resolve().parents[3]
 WATCHED = """
 import sys

@@ -120,6 +120,14 @@ def test_every_answer_forbids_what_is_from_elsewhere_and_is_not_kept():
     assert "http" not in POLICY
 
 
+def test_a_browser_may_keep_the_program_and_no_answer_of_it():
+    for path in ("/assets/index-1a2b.js", "/static/fonts/a.woff2"):
+        assert ask(path)[1][b"cache-control"] == b"private, max-age=86400"
+        assert ask(path, key="k3y")[1][b"cache-control"] == b"no-store"
+    for path in ("/config", "/gradio_api/file=/tmp/assets/x.png", "/gradio_api/queue/data", "/theme.css"):
+        assert ask(path)[1][b"cache-control"] == b"no-store"
+
+
 def test_websockets_are_not_served():
     assert ask(kind="websocket")[0] == 404
 

@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 
 from client.asking import Answered
-from client.ui.handling import told
+from client.ui.handling import faults_at
 from client.ui.workbench import records
 from client.ui.workbench.answer import answer_html, image_hardly_mattered
 from client.ui.workbench.ask import AskTab
@@ -78,7 +78,7 @@ def test_a_missing_model_is_a_sentence_with_the_command_to_run(untouched):
     # Without the tab's fields: Gradio leaves an event loop open in the process that makes them.
     tab = object.__new__(AskTab)
     tab._root, tab._model = untouched, None
-    said = unescape(told("place")(tab.open_model)()["place"])
+    said = unescape(faults_at("place")(tab.open_model)()["place"])
     assert f"there is no answering model in {untouched}/state/vqa; make one with: mumc-site finetune" in said
 
 

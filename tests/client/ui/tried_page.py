@@ -15,7 +15,7 @@ def ui():
 def build():
     import gradio as gr
 
-    from client.ui.handling import told, whole
+    from client.ui.handling import faults_at, whole
     from client.ui.look import said, shown, table
 
     with gr.Blocks(title="A page", analytics_enabled=False) as page:
@@ -24,7 +24,7 @@ def build():
         patients, found = gr.Number(label="patients", value=4), shown()
         go = gr.Button("Divide")
 
-        @told(place)
+        @faults_at(place)
         def divide(value):
             return {found: table("Shares", ["of", "share"], [["<one>", f"{1 / whole(value, 'patients', least=0):g}"]])}
 
