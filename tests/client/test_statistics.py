@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from client.cli_log import line_words
@@ -10,8 +11,10 @@ from client.datacard.card import build
 from client.datacard.facts import NotMeasured
 from client.log import site_log_file
 from client.log_check import check_site_log
+from client.secagg_store import VECTOR, SecaggStore
 from mumc_model.errors import ConfigError
 from protocol.records import reply_from_record
+from protocol.secagg.state import ENDED
 from protocol.statistics import VALUES, Statistics
 from server.errors import FederationError
 from server.home import Home
@@ -201,7 +204,15 @@ def test_a_run_is_refused_where_nobody_is_enrolled_or_too_few_are(counting_folde
     with pytest.raises(ConfigError, match="summed over enrolled sites"):
         run_statistics(None, config("federation.rounds=0", "federation.final=statistics"))
     few = Post(Home.open(counting_folder / "hub"), ALL[:2])
-    with pytest.raises(
-        ConfigError, match="takes at least 3 sites, of which 0 may collude, and 2 take part"
-    ):
+    with pytest.raises(ConfigError, match="takes at least 3 sites, of which 0 may collude, and 2 take part"):
         counting_terms(config(*overrides_for(ALL)), few)
+
+
+def test_a_training_at_work_beside_it_keeps_its_session(counting_folder):
+    store = SecaggStore.of(counting_folder / "ash", "training")
+    store.keep({"stage": "share"}, None)
+    store.keep_vector(np.zeros(3, np.uint32))
+    assert Counted(counting_folder).error is None
+    assert store.state() == {"stage": "share"}
+    assert (counting_folder / "ash" / "state" / "runs" / "training" / VECTOR).is_file()
+    assert SecaggStore.of(counting_folder / "ash", "counts").state()["stage"] == ENDED
