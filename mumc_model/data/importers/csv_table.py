@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mumc_model.data.importers.gathering import ImportSummary, importer
-from mumc_model.data.importers.table import Row, UnreadableRowError, only_file, open_table
+from mumc_model.data.importers.table import Layout, Row, UnreadableRowError, only_file
 from mumc_model.data.schema import MAX_LINE_BYTES
 from mumc_model.data.site_writer import Progress
 from mumc_model.errors import DataError
@@ -43,7 +43,7 @@ def csv_table(
         header = next(rows, [])
         if isinstance(header, UnreadableRowError):
             raise DataError(f"the table's header is {header.reason}; {REMEDY}")
-        table = open_table(name, header, Path(images) if images else file.parent, columns=columns, labels=labels)
+        table = Layout(name, images, columns, labels).table(header, file.parent)
         gathering = table.gather(
             ((row if isinstance(row, UnreadableRowError) else _named(header, row), "") for row in rows), remedy=REMEDY
         )

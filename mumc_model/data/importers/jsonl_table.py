@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mumc_model.data.importers.gathering import ImportSummary, importer
-from mumc_model.data.importers.table import Row, UnreadableRowError, only_file, open_table, renamed
+from mumc_model.data.importers.table import Layout, Row, UnreadableRowError, only_file
 from mumc_model.data.lines import bounded_lines
 from mumc_model.data.schema import MAX_LINE_BYTES
 from mumc_model.data.site_writer import Progress
@@ -35,11 +35,11 @@ def jsonl_table(
     The options say what they say for `csv_table`.
     """
     file = only_file(src, "*.jsonl")
-    wanted = {*renamed(columns).values(), *(label.strip() for label in labels.split(","))}
-    header: set[str] = set()
+    layout, header = Layout(name, images, columns, labels), set[str]()
+    wanted = layout.wanted
     for row in _rows(file):
         header |= wanted.intersection(() if isinstance(row, UnreadableRowError) else row)
-    table = open_table(name, header, Path(images) if images else file.parent, columns=columns, labels=labels)
+    table = layout.table(header, file.parent)
     gathering = table.gather(
         ((row, "") for row in _rows(file)), remedy="write one JSON object a line, in UTF-8, of at most 1 MiB"
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mumc_model.data.importers.gathering import ImportSummary, importer, is_file
-from mumc_model.data.importers.table import Row, image_in, open_table, renamed, split_of
+from mumc_model.data.importers.table import Layout, Row, image_in, split_of
 from mumc_model.data.schema import SPLITS, UnusableRowError
 from mumc_model.data.site_writer import Progress
 from mumc_model.errors import ConfigError, DataError
@@ -56,12 +56,13 @@ def parquet(
     if unknown := taken - {*SPLITS, ""}:
         raise ConfigError(f"option captions names the split '{min(unknown)}'; choose among {', '.join(SPLITS)}")
     files = [src] if src.is_file() else sorted(filter(is_file, src.rglob("*.parquet")))
-    wanted = {*renamed(columns).values(), *(label.strip() for label in labels.split(","))}
+    layout = Layout(name, images, columns, labels)
+    wanted = layout.wanted
     header = {column for file in files for column in _columns(file) & wanted}
     if not files:
         raise DataError("the source holds no .parquet files; name the folder of the data set, or one file")
     root = src.parent if src.is_file() else src
-    table = open_table(name, header, Path(images) if images else root, columns=columns, labels=labels, captions=taken)
+    table = layout.table(header, root, taken)
     gathering = table.gather((row, _split(file, root)) for file in files for row in _rows(file, sorted(header)))
     image = table.names["image"]
     return gathering.write(dst, max_side, on_progress, lambda: _contents(files, image))

@@ -110,26 +110,45 @@ class Table:
             )
 
 
-def open_table(
-    kind: str,
-    header: Collection[str],
-    images: Path,
-    *,
-    columns: str,
-    labels: str,
-    captions: frozenset[str] | None = None,
-) -> Table:
-    """How to read a table with these columns, by the options that all tables take.
+@dataclass(frozen=True)
+class Layout:
+    """How a table of one's own is laid out, as the options of its importer say; the same for every kind of file."""
 
-    Raises:
-        ConfigError: `columns` renames something that no table has.
-        DataError: there is no column for the image.
-    """
-    names = renamed(columns)
-    if names["image"] not in header:
-        raise DataError("no column for the image; name it 'image', or say -o columns=image=YOUR_COLUMN")
-    wanted = tuple(label.strip() for label in labels.split(",") if label.strip() in header)
-    return Table(kind, images, names, wanted, names["patient_id"] in header, captions)
+    name: str
+    """Of the set inside the site's folder."""
+    images: str
+    """The folder that paths of images are relative to; empty for the table's own."""
+    columns: str
+    """Which column is which, as in `caption=report,patient_id=mrn`."""
+    labels: str
+    """The columns that become labels, separated by commas."""
+
+    @property
+    def wanted(self) -> set[str]:
+        """Every column that is read where the table has it.
+
+        Raises:
+            ConfigError: `columns` renames something that no table has.
+        """
+        return {*renamed(self.columns).values(), *self._labels}
+
+    def table(self, header: Collection[str], home: Path, captions: frozenset[str] | None = None) -> Table:
+        """How to read a table with these columns that lies in `home`.
+
+        Raises:
+            ConfigError: `columns` renames something that no table has.
+            DataError: there is no column for the image.
+        """
+        names = renamed(self.columns)
+        if names["image"] not in header:
+            raise DataError("no column for the image; name it 'image', or say -o columns=image=YOUR_COLUMN")
+        labels = tuple(label for label in self._labels if label in header)
+        images = Path(self.images) if self.images else home
+        return Table(self.name, images, names, labels, names["patient_id"] in header, captions)
+
+    @property
+    def _labels(self) -> list[str]:
+        return [label.strip() for label in self.labels.split(",")]
 
 
 def renamed(columns: str) -> dict[str, str]:
