@@ -21,6 +21,7 @@ BASIC, CLEAN_PIXELS, CLEAN_DESCRIPTORS, MODIFIED_DATES, CHARACTERISTICS = (
 """Codes of PS3.16 CID 7050 with their meanings. None of them says that a person looked."""
 SEEN = "pixels looked at and released by a person"
 """What the method says besides, of an image that was in quarantine."""
+_SAID_OF_PIXELS = ("BurnedInAnnotation", "DeidentificationMethod", "DeidentificationMethodCodeSequence")
 OLDEST = 90
 """Ages from here on are one band."""
 _LEAST_LETTERS = 3
@@ -82,12 +83,13 @@ def with_clean_pixels(header: Dataset, *, seen: bool = False) -> Dataset:
     """
     signed = Dataset()
     for element in header:
-        signed.add(element)
-    done = {code.CodeValue: code for code in [*signed.DeidentificationMethodCodeSequence, _code(*CLEAN_PIXELS)]}
+        # Elements are shared with the header that came in, so those that change are made anew.
+        if element.keyword not in _SAID_OF_PIXELS:
+            signed.add(element)
+    done = {code.CodeValue: code for code in [*header.DeidentificationMethodCodeSequence, _code(*CLEAN_PIXELS)]}
     signed.DeidentificationMethodCodeSequence = Sequence([done[value] for value in sorted(done)])
     signed.BurnedInAnnotation = "NO"
-    if seen:
-        signed.DeidentificationMethod = [*signed.DeidentificationMethod, SEEN]
+    signed.DeidentificationMethod = [*header.DeidentificationMethod, *([SEEN] if seen else [])]
     return signed
 
 

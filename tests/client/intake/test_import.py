@@ -14,17 +14,19 @@ import pytest
 from PIL import Image
 
 from client.cli import main
-from client.intake.burned_in import SECONDARY
+from client.intake.archive import Source, walk
+from client.intake.burned_in import SECONDARY, Examined
 from client.intake.config import IntakeConfig
-from client.intake.deidentify import SEEN
-from client.intake.identity import KEY_FILE
+from client.intake.deidentify import SEEN, deidentify
+from client.intake.identity import KEY_FILE, Pseudonyms
 from client.intake.provenance import provenance
 from client.intake.quarantine import SHEET, decide, waiting, write_sheet
 from client.intake.reading import NO_DICOM
-from client.intake.reports import NO_STUDY
+from client.intake.reports import NO_STUDY, scrubbed
 from client.intake.run import TWICE, import_dicom
+from client.intake.scrub import Scrubber
 from client.intake.store import Store
-from client.intake.taking import NO_PATIENT
+from client.intake.taking import NO_PATIENT, STAGING, Taking
 from mumc_model.data.records import read_site
 from mumc_model.errors import DataError
 from tests.client.intake.made import labelled, picture, report, written
@@ -293,3 +295,56 @@ def test_a_secondary_capture_waits_whatever_is_on_it(tmp_path):
     assert [item.reason for item in waiting(tmp_path / "site")] == [SECONDARY]
     with Image.open(tmp_path / "site" / waiting(tmp_path / "site")[0].record.file) as image:
         assert image.size == (64, 64)
+
+
+def only_source(export: Path) -> Source:
+    (found,) = walk(export, IntakeConfig())
+    assert isinstance(found, Source)
+    return found
+
+
+def test_an_object_of_many_frames_is_de_identified_once_and_every_frame_says_what_was_found_in_it(
+    tmp_path, monkeypatch
+):
+    ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    frames = np.stack([ramp, ramp + 9, ramp + 20])
+    content = written(picture(frames, frames=3, modality="MR", PatientName=SURNAME))
+    write(tmp_path / "export" / "1.dcm", content)
+    taking = Taking(tmp_path / "site", IntakeConfig(frames="all"), b"k" * 32, frozenset())
+    (tmp_path / "site" / STAGING).mkdir(parents=True)
+    cleaned, found = [], iter(["clean", "waiting", "clean"])
+    monkeypatch.setattr("client.intake.taking.deidentify", lambda *_, **__: cleaned.append(1) or deidentify(*_, **__))
+    monkeypatch.setattr("client.intake.burned_in.examine", lambda pixels, *_: Examined(pixels, next(found)))
+    taken = taking.take(only_source(tmp_path / "export"), "digest")
+    assert [picture.verdict for picture in taken.pictures] == ["clean", "waiting", "clean"]
+    assert cleaned == [1]
+    headers = [provenance(tmp_path / "site" / picture.file) for picture in taken.pictures]
+    assert [header.get("BurnedInAnnotation") for header in headers] == ["NO", None, "NO"]
+    codes = [{code.CodeValue for code in header.DeidentificationMethodCodeSequence} for header in headers]
+    assert ["113101" in said for said in codes] == [True, False, True]
+
+
+def test_what_reads_a_structured_report_hands_it_on_and_leaves_the_cleaning_to_one_process(tmp_path):
+    write(tmp_path / "export" / "1.dcm", written(report([f"Seen: {SURNAME}."], PatientName=SURNAME, patient="P1")))
+    taking = Taking(tmp_path, IntakeConfig(), b"k" * 32, frozenset())
+    taken = taking.take(only_source(tmp_path / "export"), "digest")
+    assert taken.spoken is not None
+    assert SURNAME in taken.spoken.text
+    done = scrubbed(taken, Scrubber(frozenset(), IntakeConfig()), Pseudonyms(b"k" * 32))
+    assert done.spoken is None
+    assert [text.text for text in done.texts] == ["Seen: [NAME]."]
+
+
+def test_a_person_without_a_name_in_the_list_of_users_decides_by_their_number(small, monkeypatch):
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    export, root = small
+    monkeypatch.setattr("getpass.getuser", nameless)
+    for number in range(2):
+        (export / f"{number}.dcm").unlink()
+    import_dicom(export, root, DESCRIBED)
+    (item,) = waiting(root)
+    decide(root, [item.name], "rejected")
+    with Store(root) as store:
+        assert store.decisions()[0][-1] == str(os.getuid())
