@@ -4,10 +4,8 @@ The line names who asked, when, and what came back. Image and question stand in 
 site: whoever has both can show that they were asked about, and nobody can guess them from the log alone.
 """
 
-import getpass
 import hashlib
 import hmac
-import os
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import Any
 
 from client.config import read_site_config
 from client.keys import SiteKeys
-from client.log import question_line, site_log_file
+from client.log import acting_user, question_line, site_log_file
 from client.own_model import OpenedModel, folder_of_model, opened
 from mumc_model.conformal import RISK
 from mumc_model.device import choose_device
@@ -70,7 +68,7 @@ def ask_at(
         ProtocolError: the log was tampered with, or the disk refuses.
         CheckpointError, ConfigError, DataError: there is no such model, the risk is none, the image cannot be read.
     """
-    user = user or _local_user()
+    user = user or acting_user()
     keys = SiteKeys.open(root)
     asked = opened(folder_of_model(root, model))
     reply, blank = _replies(asked, image, question, device=read_site_config(root).device, risk=risk, top=top)
@@ -93,14 +91,6 @@ def _replies(
     model, where = asked.answerer, choose_device(device)
     reply = model.ask(image, question, device=where, method=model.method, top=top, risk=risk)
     return reply, model.ask_blank(question, device=where, top=top) if model.texts else reply
-
-
-def _local_user() -> str:
-    """The name of this process's user, or its number where the machine has no name for it, as in many containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def digests_of(root: Path, image: Path, question: str) -> tuple[str, str]:
