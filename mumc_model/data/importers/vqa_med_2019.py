@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mumc_model.data.importers.gathering import Gathering, ImportSummary, answer_type_of, importer
 from mumc_model.data.importers.vqa_med_caption import compose_caption, labels_of
 from mumc_model.data.site_writer import Progress
-from mumc_model.errors import DataError
+from mumc_model.errors import ConfigError, DataError
 
 SPLITS = {"training": "train", "validation": "val", "testing": "test"}
 CATEGORIES = ("modality", "plane", "organ", "abnormality")
@@ -57,6 +57,10 @@ def vqa_med_2019(
     gathering = Gathering("vqa_med_2019", protocol=protocol)
     excluded = IN_VQA_RAD if exclude == "vqa_rad" else frozenset(filter(None, map(str.strip, exclude.split(","))))
     captioned = {part.strip() for part in captions.split(",")}
+    if unknown := captioned - {*SPLITS.values(), ""}:
+        raise ConfigError(
+            f"option captions names the split '{min(unknown)}'; choose among {', '.join(SPLITS.values())}"
+        )
     for folder, split in SPLITS.items():
         images = _images(src / folder)
         asked: dict[str, dict[str, _Row]] = {}

@@ -391,6 +391,34 @@ def test_a_table_that_cannot_be_read_is_refused_with_the_remedy(tmp_path, conten
         IMPORTERS["csv_table"](tmp_path / "t.csv", tmp_path / "site")
 
 
+def test_the_same_rows_and_options_make_the_same_site_whatever_file_they_come_in(tmp_path):
+    source = tmp_path / "set"
+    rows = [
+        {"file": f"{number}.png", "asked": "what is shown", "answer": f"a{number}", "mrn": f"p{number}", "kind": "ct"}
+        for number in range(6)
+    ]
+    for number, row in enumerate(rows):
+        picture(source / row["file"], 20 * number)
+    cells = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    (source / "t.csv").write_text("\n".join(cells) + "\n")
+    lines(source / "t.jsonl", *rows)
+    pq.write_table(pa.Table.from_pylist(rows), source / "t.parquet")
+    asked = {"columns": "image=file,question=asked,patient_id=mrn", "labels": "kind , organ", "name": "own"}
+    made = []
+    for kind, file in (("csv_table", "t.csv"), ("jsonl_table", "t.jsonl"), ("parquet", "t.parquet")):
+        site = tmp_path / kind
+        assert IMPORTERS[kind](source / file, site, **asked).questions == 6
+        made.append((site / "vqa.jsonl").read_bytes())
+    assert made[0] == made[1] == made[2]
+    assert json.loads(made[0].splitlines()[0])["labels"] == {"kind": "ct"}
+
+
+@pytest.mark.parametrize("name", ["vqa_med_2019", "parquet"])
+def test_a_split_that_is_none_cannot_have_captions(tmp_path, name):
+    with pytest.raises(ConfigError, match="'tarin'; choose among"):
+        IMPORTERS[name](tmp_path, tmp_path / "site", captions="tarin")
+
+
 def test_a_column_that_no_table_has_cannot_be_renamed(tmp_path):
     with pytest.raises(ConfigError, match="write KNOWN=YOURS"):
         IMPORTERS["csv_table"](csv_source(tmp_path / "set"), tmp_path / "site", columns="report")
