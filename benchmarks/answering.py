@@ -56,9 +56,10 @@ from mumc_model.data.site_writer import SiteWriter
 from mumc_model.data.tokenizer import SPECIALS, Tokenizer
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.model import build_model
+from mumc_model.ranking import COMPAT_KEPT
 from mumc_model.text import bidirectional_mask, causal_mask
 from mumc_model.views import ImageTokens
-from mumc_model.vqa import COMPAT_KEPT, VqaModel
+from mumc_model.vqa import VqaModel
 from server.config import RunConfig
 from server.orders import fit_vocabulary
 

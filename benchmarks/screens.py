@@ -23,6 +23,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import simulations.run
+import simulations.seed
 from configs.compose import compose
 from configs.loader import load
 from protocol.messages import Refusal
@@ -104,7 +105,7 @@ def flat(arrays: Mapping[str, Array]) -> Array:
 def measure(case: str, seed: int) -> list[dict[str, Any]]:
     """One row of figures a round."""
     Tap.bases, Tap.updates = {}, {}
-    with tempfile.TemporaryDirectory() as folder, patch.object(simulations.run, "LocalGrid", Tap):
+    with tempfile.TemporaryDirectory() as folder, patch.object(simulations.seed, "LocalGrid", Tap):
         overrides = [*COMMON, *CASES[case], f"seeds=[{seed}]", f"output_root={folder}"]
         config = load(SimulationConfig, compose("simulation", overrides))
         simulations.run.simulate(config, "benchmarks/screens.py", Console(quiet=True))

@@ -10,10 +10,13 @@ Q questions.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.errors import DataError
@@ -68,6 +71,47 @@ class AnswerTree:
 
 
 @dataclass(frozen=True)
+class Forest:
+    """Trees side by side, as the decoder reads them."""
+
+    token_N: Tensor
+    depth_N: Tensor
+    edge_node_E: Tensor
+    """Of the nodes of all trees."""
+    edge_token_E: Tensor
+    edges_CT: Tensor
+    """The edges of each answer of all trees; an answer that ends sooner repeats the number E."""
+    sizes: list[int]
+    """Nodes of each tree."""
+    sees: tuple[Tensor, ...]
+    """For each tree what its nodes add to their scores of one another: 0, or minus infinity where one sees none."""
+
+    @classmethod
+    def of(cls, trees: Sequence[AnswerTree]) -> "Forest":
+        """These trees, in this order."""
+        nodes = list(accumulate((len(tree.token_N) for tree in trees), initial=0))
+        edges = list(accumulate((len(tree.edge_node_E) for tree in trees), initial=0))
+        longest = max(tree.edges_CT.shape[1] for tree in trees)
+        rows = []
+        for tree, before in zip(trees, edges, strict=False):
+            ended = tree.edges_CT == len(tree.edge_node_E)
+            edges_CT = (tree.edges_CT + before).masked_fill(ended, edges[-1])
+            rows.append(F.pad(edges_CT, (0, longest - edges_CT.shape[1]), value=edges[-1]))
+        return cls(
+            token_N=torch.cat([tree.token_N for tree in trees]),
+            depth_N=torch.cat([tree.depth_N for tree in trees]),
+            edge_node_E=torch.cat([tree.edge_node_E + before for tree, before in zip(trees, nodes, strict=False)]),
+            edge_token_E=torch.cat([tree.edge_token_E for tree in trees]),
+            edges_CT=torch.cat(rows),
+            sizes=[len(tree.token_N) for tree in trees],
+            sees=tuple(
+                torch.zeros_like(tree.sees_NN, dtype=torch.float32).masked_fill(~tree.sees_NN, -torch.inf)
+                for tree in trees
+            ),
+        )
+
+
+@dataclass(frozen=True)
 class Candidates:
     """The answers that a site ranks, in a fixed order, and the trees that hold them."""
 
@@ -95,31 +139,34 @@ class Candidates:
             order_C=torch.tensor(places).argsort(),
         )
 
+    @cached_property
+    def forest(self) -> Forest:
+        """The trees side by side, put together at the first question."""
+        return Forest.of(self.trees)
+
     def to(self, device: torch.device) -> "Candidates":
         """The same candidates on a device."""
+        if self.order_C.device == device:
+            return self
         trees = tuple(tree.to(device) for tree in self.trees)
         return Candidates(self.texts, self.token_counts_C.to(device), trees, self.order_C.to(device))
 
-    def scores(self, edges: Sequence[Tensor], scoring: Scoring) -> Tensor:
-        """Score QC of each answer from the log-probabilities QE of each tree's edges."""
-        along = self._along(edges)
-        total_QC = torch.cat([edge_QCT.sum(2) for edge_QCT in along], dim=1)[:, self.order_C]
+    def scores(self, edge_QE: Tensor, scoring: Scoring) -> Tensor:
+        """Score QC of each answer from the log-probabilities QE of the edges of all trees."""
+        total_QC = self._along(edge_QE).sum(2)[:, self.order_C]
         if scoring == "mean":
             return total_QC / self.token_counts_C
         if scoring == "sum":
             return total_QC
-        return total_QC + self.first_tokens(edges)
+        return total_QC + self.first_tokens(edge_QE)
 
-    def first_tokens(self, edges: Sequence[Tensor]) -> Tensor:
+    def first_tokens(self, edge_QE: Tensor) -> Tensor:
         """Log-probability QC of each answer's first token."""
-        return torch.cat([edge_QCT[:, :, 0] for edge_QCT in self._along(edges)], dim=1)[:, self.order_C]
+        return self._along(edge_QE)[:, :, 0][:, self.order_C]
 
-    def _along(self, edges: Sequence[Tensor]) -> list[Tensor]:
-        """For each tree the log-probabilities QCT along each of its answers, 0 beyond the end."""
-        return [
-            torch.cat([edge_QE, edge_QE.new_zeros(len(edge_QE), 1)], dim=1)[:, tree.edges_CT]
-            for edge_QE, tree in zip(edges, self.trees, strict=True)
-        ]
+    def _along(self, edge_QE: Tensor) -> Tensor:
+        """The log-probabilities QCT along each answer, in the order of the trees; 0 beyond the end."""
+        return F.pad(edge_QE, (0, 1))[:, self.forest.edges_CT]
 
 
 def candidate_answers(answers: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Candidates:

@@ -1,12 +1,11 @@
 """Answering: a question encoder that looks at the image and a decoder that spells or ranks the answer.
 
 Dimensions: B questions, I images, C channels, H height, W width in pixels, S image tokens, L question tokens, A answer
-tokens, T answer tokens that are learned, D width, V vocabulary, N nodes and E edges of an answer tree, K candidates.
+tokens, T answer tokens that are learned, D width, V vocabulary, K candidates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import accumulate
 from typing import Any, Self
 
 import torch
@@ -14,27 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.loader import dump, load
-from mumc_model.bert import BertAttention
-from mumc_model.candidates import AnswerTree, Candidates, Scoring
+from mumc_model.candidates import Candidates, Scoring
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.duplicate import duplicate
 from mumc_model.errors import ConfigError
 from mumc_model.model import MumcModel, at_least_single
 from mumc_model.pretrained import PretrainedModel
+from mumc_model.ranking import COMPAT_KEPT, rank
 from mumc_model.text import TextEncoder, bidirectional_mask, causal_mask
 from mumc_model.vision import VisionEncoder, resize_pos_embed
-
-COMPAT_KEPT = 128
-"""Candidates that the paper's code weighs."""
-_BLOCK_ROWS = 1024
-"""Nodes, over all questions, that the decoder reads at once; a longer list is read a question at a time.
-
-It bounds what the decoder holds, and keeps it in a CPU's cache; logits have a bound of their own."""
-_BLOCK_LOGITS = 1 << 26
-"""Logits held at once while ranking."""
-_CACHED_LOGITS = 1 << 20
-"""Logits that stay in a CPU's cache until they have been read."""
-_FEW_WORDS = 256
 
 
 class VqaModel(PretrainedModel):
@@ -115,7 +102,6 @@ class VqaModel(PretrainedModel):
         place_T = learned_BA.flatten().nonzero()[:, 0].to(hidden_BAD.device, non_blocking=True)
         return decoder.mlm_logits(hidden_BAD.flatten(0, 1)[place_T])
 
-    @torch.no_grad()
     def rank(
         self,
         state_BLD: Tensor,
@@ -125,62 +111,8 @@ class VqaModel(PretrainedModel):
         *,
         keep: int = COMPAT_KEPT,
     ) -> Tensor:
-        """Probability BK of every candidate answer, normalised among the candidates.
-
-        `mean` compares log-probabilities a token, so that long answers are not punished for their length. `compat` is
-        the paper's code: only the `keep` candidates with the likeliest first token are weighed, the others get 0, and
-        candidates that begin alike are cut in no particular order.
-        """
-        edges = self._edge_log_probabilities(state_BLD, mask_BL, candidates.trees)
-        score_BK = candidates.scores(edges, scoring)
-        if scoring == "compat" and keep < len(candidates):
-            kept_BP = candidates.first_tokens(edges).softmax(dim=1).topk(keep, dim=1).indices
-            dropped_BK = torch.ones_like(score_BK, dtype=torch.bool).scatter_(1, kept_BP, False)
-            score_BK = score_BK.masked_fill(dropped_BK, -torch.inf)
-        return score_BK.softmax(dim=1)
-
-    def _edge_log_probabilities(self, state_BLD: Tensor, mask_BL: Tensor, trees: Sequence[AnswerTree]) -> list[Tensor]:
-        """Log-probability BE of each edge of each tree, in blocks of questions."""
-        head, firsts = self.text_decoder.cls.predictions, accumulate((len(t.token_N) for t in trees), initial=0)
-        node_E = torch.cat([tree.edge_node_E + first for tree, first in zip(trees, firsts, strict=False)])
-        token_E = torch.cat([tree.edge_token_E for tree in trees])
-        words_ED, bias_E = head.decoder.weight[token_E], head.bias[token_E]
-        start_1ND = self._begin(trees)
-        block, parts = max(1, _BLOCK_ROWS // start_1ND.shape[1]), []
-        for state, mask in zip(torch.split(state_BLD, block), torch.split(mask_BL, block), strict=True):
-            read_BND = at_least_single(head.transform(self._read(start_1ND, trees, state, mask)))
-            # A logit and the sum over all of them must be rounded alike, or probabilities come to more than 1.
-            with torch.autocast(read_BND.device.type, enabled=False):
-                followed_BE = (read_BND[:, node_E] * words_ED).sum(2) + bias_E
-                parts.append(followed_BE - self._log_normaliser(read_BND)[:, node_E])
-        edge_BE = torch.cat(parts)
-        return list(torch.split(edge_BE, [len(tree.edge_node_E) for tree in trees], dim=1))
-
-    def _begin(self, trees: Sequence[AnswerTree]) -> Tensor:
-        """States 1ND of all nodes up to their first look at the question: the same for every question."""
-        token_N, depth_N = torch.cat([tree.token_N for tree in trees]), torch.cat([tree.depth_N for tree in trees])
-        start_1ND = self.text_decoder.bert.embeddings.at(token_N[None], depth_N)
-        return _within_trees(self.text_decoder.fusion[0].attention, start_1ND, trees)
-
-    def _read(self, start_1ND: Tensor, trees: Sequence[AnswerTree], state_BLD: Tensor, mask_BL: Tensor) -> Tensor:
-        """States BND of all nodes after the last layer, from those that `_begin` gives."""
-        cross_mask, hidden = bidirectional_mask(mask_BL), start_1ND.expand(len(state_BLD), -1, -1)
-        for index, layer in enumerate(self.text_decoder.fusion):
-            if index:
-                hidden = _within_trees(layer.attention, hidden, trees)
-            hidden = layer.crossattention(hidden, layer.crossattention.keys_values(state_BLD), cross_mask)
-            hidden = layer.output(layer.intermediate(hidden), hidden)
-        return hidden
-
-    def _log_normaliser(self, read_BND: Tensor) -> Tensor:
-        """Logarithm BN of the sum over the vocabulary of the exponentials of the logits."""
-        head, rows_XD = self.text_decoder.cls.predictions.decoder, read_BND.flatten(0, 1)
-        if rows_XD.device.type != "cpu":
-            return _log_sum(rows_XD, head.weight, head.bias).view(read_BND.shape[:2])
-        normaliser_X = _log_sum_in_cache(rows_XD, head.weight, head.bias)
-        if not normaliser_X.isfinite().all():
-            normaliser_X = _log_sum(rows_XD, head.weight, head.bias)
-        return normaliser_X.view(read_BND.shape[:2])
+        """Probability BK of every candidate answer, as `mumc_model.ranking` weighs them."""
+        return rank(self.text_decoder, state_BLD, mask_BL, candidates, scoring, keep=keep)
 
 
 class AnswerTeacher:
@@ -217,35 +149,6 @@ def answer_loss(logits_TV: Tensor, target_T: Tensor, teacher_TV: Tensor | None, 
         return cross_entropy / examples
     soft = F.cross_entropy(logits_TV, teacher_TV.softmax(dim=1), reduction="sum")
     return ((1 - alpha) * cross_entropy + alpha * soft) / examples
-
-
-def _within_trees(attention: BertAttention, hidden_BND: Tensor, trees: Sequence[AnswerTree]) -> Tensor:
-    """States BND after self-attention: what costs the square of its nodes is done tree by tree, all else at once."""
-    sizes = [len(tree.token_N) for tree in trees]
-    key, value = (part.split(sizes, dim=2) for part in attention.keys_values(hidden_BND))
-    parts = zip(hidden_BND.split(sizes, dim=1), key, value, trees, strict=True)
-    return torch.cat([attention(rows, (k, v), tree.sees_NN) for rows, k, v, tree in parts], dim=1)
-
-
-def _log_sum(rows_XD: Tensor, words_VD: Tensor, bias_V: Tensor) -> Tensor:
-    """Logarithm X of the sum over the words of the exponentials of `rows_XD @ words_VD.T + bias_V`."""
-    block = max(1, _BLOCK_LOGITS // len(rows_XD))
-    words = zip(words_VD.split(block), bias_V.split(block), strict=True)
-    return torch.stack([at_least_single(F.linear(rows_XD, *part)).logsumexp(1) for part in words]).logsumexp(0)
-
-
-def _log_sum_in_cache(rows_XD: Tensor, words_VD: Tensor, bias_V: Tensor) -> Tensor:
-    """The same in fewer passes over memory; infinite where a logit is 88 above those of the first words, in float32.
-
-    The exponentials are taken relative to the largest logit of a few words, where others look for the largest of all.
-    """
-    base_X1 = F.linear(rows_XD, words_VD[:_FEW_WORDS], bias_V[:_FEW_WORDS]).amax(1, keepdim=True)
-    block = max(1, _CACHED_LOGITS // len(rows_XD))
-    sums = []
-    for part_WD, bias_W in zip(words_VD.split(block), bias_V.split(block), strict=True):
-        logits_XW = bias_W - base_X1
-        sums.append(torch.addmm(logits_XW, rows_XD, part_WD.T, out=logits_XW).exp_().sum(1))
-    return torch.stack(sums).sum(0).log() + base_X1[:, 0]
 
 
 def _vision_config(config: VisionConfig, finetune: FinetuneConfig) -> VisionConfig:

@@ -14,7 +14,7 @@ from mumc_model.candidates import Candidates
 from mumc_model.config import FinetuneConfig
 from mumc_model.model import build_model
 from mumc_model.views import ImageTokens, by_image
-from mumc_model.vqa import _FEW_WORDS, VqaModel
+from mumc_model.vqa import VqaModel
 from tests.mumc_model.test_finetune import CPU, samples_of, tuned, write_site
 from tests.mumc_model.test_vqa import CONFIG
 
@@ -56,15 +56,15 @@ def closed_form(candidates, questions, vocabulary=CONFIG.text.vocab_size):
     """Operations in matrix products.
 
     Per question and node: self-attention's four projections (8 D^2; the first layer's once for all questions),
-    cross-attention's two (4 D^2), the feed-forward part (16 D^2), the head's own layer (2 D^2), the vocabulary (2 D V,
-    and again for the few words that the sum over it is relative to); attention to the nodes of the tree and to the
+    cross-attention's two (4 D^2), the feed-forward part (16 D^2), the head's own layer (2 D^2), the vocabulary (2 D V);
+    attention to the nodes of the tree and to the
     question (4 D each). Per question and layer: its keys and values (4 D^2 a token).
     """
     sizes = [len(tree.token_N) for tree in candidates.trees]
     nodes, layers, square = sum(sizes), len(answering().text_decoder.fusion), WIDTH**2
     own = 8 * square * nodes + 4 * WIDTH * sum(size**2 for size in sizes)
     crossing = nodes * (4 * square + 16 * square + 4 * WIDTH * QUESTION_TOKENS) + 4 * square * QUESTION_TOKENS
-    head = nodes * (2 * square + 2 * WIDTH * (vocabulary + min(vocabulary, _FEW_WORDS)))
+    head = nodes * (2 * square + 2 * WIDTH * vocabulary)
     return own + questions * ((layers - 1) * own + layers * crossing + head)
 
 

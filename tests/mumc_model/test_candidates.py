@@ -51,9 +51,9 @@ def test_a_score_sums_its_own_answer_s_tokens_whatever_the_tree_s_order(answers)
     candidates = Candidates.build([str(answer) for answer in answers], ids, mask)
     (tree,) = candidates.trees
     cost = (10 * tree.edge_node_E + tree.edge_token_E).double()[None]
-    total = candidates.scores([cost], "sum")[0]
-    mean = candidates.scores([cost], "mean")[0]
-    compat = candidates.scores([cost], "compat")[0]
+    total = candidates.scores(cost, "sum")[0]
+    mean = candidates.scores(cost, "mean")[0]
+    compat = candidates.scores(cost, "compat")[0]
     for place, answer in enumerate(answers):
         row = (2, *answer, 3)
         nodes = {prefix: node for node, prefix in enumerate(_prefixes(sorted((2, *a, 3) for a in answers)))}
@@ -82,8 +82,9 @@ def test_many_candidates_are_spread_over_several_trees_in_the_same_order():
     answers = [(5 + i % 6, 5 + i // 6 % 6, 5 + i // 36 % 6, 5 + i // 216) for i in range(300)]
     candidates = Candidates.build([str(answer) for answer in answers], *padded(answers))
     assert len(candidates.trees) == 5
-    tokens = [tree.edge_token_E.double()[None] for tree in candidates.trees]
-    assert candidates.scores(tokens, "sum")[0].tolist() == [sum(answer) + 3 for answer in answers]
+    tokens = torch.cat([tree.edge_token_E for tree in candidates.trees])
+    assert torch.equal(tokens, candidates.forest.edge_token_E)
+    assert candidates.scores(tokens.double()[None], "sum")[0].tolist() == [sum(answer) + 3 for answer in answers]
 
 
 def test_a_site_without_training_answers_is_told_what_to_add():

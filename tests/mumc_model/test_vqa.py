@@ -1,11 +1,20 @@
 import pytest
 import torch
 
-from mumc_model.candidates import AnswerTree, Candidates
+from mumc_model.candidates import AnswerTree, Candidates, Forest
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
 from mumc_model.errors import ConfigError
 from mumc_model.model import build_model
-from mumc_model.vqa import AnswerTeacher, VqaModel, _log_sum, _log_sum_in_cache, answer_loss
+from mumc_model.ranking import (
+    _log_sum,
+    _log_sum_in_cache,
+    _without_padding,
+    begin,
+    edge_log_probabilities,
+    log_normaliser,
+    read,
+)
+from mumc_model.vqa import AnswerTeacher, VqaModel, answer_loss
 
 CONFIG = ModelConfig(
     vision=VisionConfig(image_size=32, patch_size=8, width=16, depth=1, heads=2),
@@ -75,8 +84,9 @@ def test_the_whole_vocabulary_s_probabilities_come_to_1_in_either_precision(prec
         head.decoder.weight.mul_(30)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
             state = states(model)
-            (edge_BE,) = model._edge_log_probabilities(state, QUESTION_MASK, [tree])
-            read_BND = head.transform(model._read(model._begin([tree]), [tree], state, QUESTION_MASK)).float()
+            decoder, forest = model.text_decoder, Forest.of([tree])
+            edge_BE = edge_log_probabilities(decoder, state, QUESTION_MASK, forest)
+            read_BND = head.transform(read(decoder, begin(decoder, forest), forest, state, QUESTION_MASK)).float()
         root_BV = read_BND[:, 0] @ head.decoder.weight.T + head.bias
     assert tree.edge_node_E.tolist() == [0] * 30
     torch.testing.assert_close(edge_BE, root_BV.log_softmax(1)[:, tree.edge_token_E], atol=1e-4, rtol=1e-5)
@@ -87,14 +97,37 @@ def test_ranking_in_small_blocks_changes_nothing(monkeypatch):
     model, candidates = answering(), Candidates.build([""] * 6, *tokens())
     state = states(model)
     whole = model.rank(state, QUESTION_MASK, candidates)
-    monkeypatch.setattr("mumc_model.vqa._BLOCK_ROWS", 1)
+    monkeypatch.setattr("mumc_model.ranking._BLOCK_ROWS", 1)
     torch.testing.assert_close(model.rank(state, QUESTION_MASK, candidates), whole)
+
+
+@pytest.mark.parametrize("shift", [-95.0, -60.0, 60.0, 95.0])
+def test_a_sum_that_single_precision_cannot_hold_is_done_the_careful_way(shift):
+    """The exponentials of all logits would be rounded away, or infinite; the ones between are done in the cache."""
+    generator = torch.Generator().manual_seed(0)
+    rows, words, bias = (torch.randn(*shape, generator=generator) for shape in ((2, 5), (300, 5), (300,)))
+    found = log_normaliser(rows[None], words, bias + shift)[0]
+    expected = torch.nn.functional.linear(rows.double(), words.double(), bias.double() + shift).logsumexp(1)
+    torch.testing.assert_close(found, expected.float(), atol=2e-5, rtol=0)
+    careful = not _log_sum_in_cache(rows, words, bias + shift).isfinite().all()
+    assert careful == (abs(shift) > 90)
+
+
+def test_padding_that_all_questions_share_is_not_looked_at_and_a_mask_is_made_only_where_one_is_shorter():
+    state = states(answering())
+    trimmed, mask = _without_padding(
+        state, torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 0]])[:, : state.shape[1]]
+    )
+    assert (trimmed.shape[1], mask) == (min(3, state.shape[1]), None)
+    ragged = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0]])[:, : state.shape[1]]
+    trimmed, mask = _without_padding(state, ragged)
+    assert trimmed.shape[1] == 2
+    assert mask[:, 0, 0].tolist() == [[True, True], [True, False], [True, True]]
 
 
 def test_ranking_knows_a_word_whose_logit_is_out_of_reach_of_the_first_ones(monkeypatch):
     """Relative to the first words its exponential is infinite in single precision, and finite in double."""
     model, candidates = answering(), Candidates.build([""] * 6, *tokens())
-    monkeypatch.setattr("mumc_model.vqa._FEW_WORDS", 4)
     with torch.no_grad():
         model.text_decoder.cls.predictions.bias[9] += 500.0
     single = model.rank(states(model), QUESTION_MASK, candidates, "sum")
@@ -109,8 +142,8 @@ def test_ranking_knows_a_word_whose_logit_is_out_of_reach_of_the_first_ones(monk
 @pytest.mark.parametrize("most", [1, 40, 1 << 20])
 def test_the_sum_over_the_vocabulary_is_that_of_torch_however_it_is_cut(monkeypatch, rows, most):
     generator = torch.Generator().manual_seed(rows)
-    monkeypatch.setattr("mumc_model.vqa._CACHED_LOGITS", most)
-    monkeypatch.setattr("mumc_model.vqa._BLOCK_LOGITS", most)
+    monkeypatch.setattr("mumc_model.ranking._CACHED_LOGITS", most)
+    monkeypatch.setattr("mumc_model.ranking._BLOCK_LOGITS", most)
     given = [torch.randn(*shape, generator=generator) for shape in ((rows, 5), (300, 5), (300,))]
     expected = torch.nn.functional.linear(*given).logsumexp(1)
     for found in (_log_sum(*given), _log_sum_in_cache(*given)):
