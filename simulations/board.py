@@ -9,7 +9,7 @@ import numpy as np
 from client.board.compare import ANSWER_TYPES, Marks, compare
 from client.board.facts import BoardFacts, Comparison, Effort, Gap, Group, NotMeasured, Privacy, Share
 from client.board.prices import Prices, costs
-from client.board.traffic import energy_at
+from client.board.traffic import energy_at, unknown_effort
 from configs.loader import nearest
 from simulations.report_scores import Answers
 from simulations.report_study import ReportError
@@ -159,9 +159,7 @@ def _effort(report: Values, prices: Prices, site: str) -> Effort:
     arm = report["arms"].get(FEDERATED)
     why = "a simulation counts all hospitals together" if arm else f"this simulation has no arm {FEDERATED}"
     if arm is None or site:
-        names = ("rounds taken part in", "bytes sent", "bytes received", "hours of the machine", "energy used")
-        rounds, up, down, hours, kwh = (NotMeasured(name, why) for name in names)
-        return Effort(rounds=rounds, bytes_up=up, bytes_down=down, hours=hours, kwh=kwh)
+        return unknown_effort(why)
     taken = arm["wall_s"] / 3600
     kwh_used, counted = energy_at(taken, prices.watts)
     played = sum(len(run["rounds"]) for run in arm["losses"])

@@ -17,6 +17,7 @@ from client.ui.users import Users, Visitors, add_user
 
 if TYPE_CHECKING:
     import gradio as gr
+    from fastapi import FastAPI
 
 LOGIN = "This page belongs to one site. Your name stands in its log with everything you do here."
 
@@ -41,19 +42,42 @@ def open_page(build: "Callable[[], gr.Blocks]", address: Address, add: str = "")
 
 
 def _serve(build: "Callable[[], gr.Blocks]", address: Address, port: int, users: Users | None, descriptor: int) -> None:
+    """Answer on the socket until it is interrupted."""
     try:
-        import fastapi
-        import gradio as gr
         import uvicorn
+
+        from client.ui.door import Door
+        from client.ui.fetching import forbid_downloads
     except ImportError:
         raise PageError("the pages need Gradio, which is not installed; run: pip install 'fedmumc[ui]'") from None
-    from client.ui.door import Door
-    from client.ui.fetching import forbid_downloads
-    from client.ui.look import CSS, THEME
-
     forbid_downloads()
     blocks = build()
-    page = gr.mount_gradio_app(
+    # On loopback every account of the machine can connect: whoever was told the address is let in, as with Jupyter.
+    key = secrets.token_urlsafe(32) if users is None else ""
+    config = uvicorn.Config(
+        Door(_mounted(blocks, address, port, users), address, port, key),
+        # Python's own loop tells audit hooks of every name and connection that is asked for; uvloop would not.
+        loop="asyncio",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=None if address.certificate_key is None else str(address.certificate_key),
+        timeout_graceful_shutdown=2,
+    )
+    typer.echo(f"{blocks.title}: {address.url(port, key)}\nCtrl-C ends it")
+    config.fd = descriptor
+    uvicorn.Server(config).run()
+
+
+def _mounted(blocks: "gr.Blocks", address: Address, port: int, users: Users | None) -> "FastAPI":
+    """Gradio's program with the page in it, which asks for a login where there are users."""
+    import fastapi
+    import gradio as gr
+
+    from client.ui.look import CSS, THEME
+
+    page: FastAPI = gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         blocks,
         path="/",
@@ -72,26 +96,12 @@ def _serve(build: "Callable[[], gr.Blocks]", address: Address, port: int, users:
         css=CSS,
     )
     if users is not None:
-        (mounted,) = (route.app for route in page.routes if isinstance(getattr(route, "app", None), gr.routes.App))
+        below = (getattr(route, "app", None) for route in page.routes)
+        (mounted,) = (app for app in below if isinstance(app, gr.routes.App))
         mounted.tokens = Visitors(users)
     # Until then Gradio takes any path in a request for an upload, and hands out a copy of the file.
     blocks.has_launched = True
-    # On loopback every account of the machine can connect: whoever was told the address is let in, as with Jupyter.
-    key = secrets.token_urlsafe(32) if users is None else ""
-    config = uvicorn.Config(
-        Door(page, address, port, key),
-        # Python's own loop tells audit hooks of every name and connection that is asked for; uvloop would not.
-        loop="asyncio",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ssl_certfile=address.certificate,
-        ssl_keyfile=None if address.certificate_key is None else str(address.certificate_key),
-        timeout_graceful_shutdown=2,
-    )
-    typer.echo(f"{blocks.title}: {address.url(port, key)}\nCtrl-C ends it")
-    config.fd = descriptor
-    uvicorn.Server(config).run()
+    return page
 
 
 def _keep_quiet() -> None:

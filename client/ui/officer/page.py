@@ -23,8 +23,9 @@ def build(site: Path | None, runs: Path | None) -> gr.Blocks:
     past = runs_of(runs)
     name = None if site is None else read_site_config(site).name
     page: gr.Blocks
-    with gr.Blocks(title="Privacy budget" + (f" of {name}" if name else ""), analytics_enabled=False) as page:
-        gr.Markdown("# Privacy budget", container=False)
+    title = "Privacy budget" + (f" of {name}" if name else "")
+    with gr.Blocks(title=title, analytics_enabled=False) as page:
+        gr.Markdown(f"# {title}", container=False)
         with gr.Tabs():
             with gr.Tab("Plan", id="plan"):
                 plan = PlanTab(site, past, runs)

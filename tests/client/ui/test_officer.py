@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from client.privacy.policy import read_policy
+from tests.client.privacy.officer import NAME
 from tests.client.ui.officer_page import PASSWORD, officers_page
 
 ELSEWHERE = "http://elsewhere.example/a.png"
@@ -89,6 +90,10 @@ def test_the_plan_shows_the_numbers_that_its_own_line_prints_at_a_terminal(opene
     assert found["own_runs"][0]["accuracy"] == 0.41
     assert opened.page.get_by_role("img", name="over the rounds").count() == 1
     assert opened.page.get_by_role("img", name="over delta").count() == 1
+
+
+def test_the_page_names_its_site(opened):
+    assert opened.page.get_by_role("heading", level=1).inner_text() == f"Privacy budget of {NAME}"
 
 
 def test_a_slider_that_is_moved_by_a_key_gives_a_sketch_and_then_the_plan(opened, page):
