@@ -111,6 +111,10 @@ def untouched(tmp_path_factory):
 @pytest.fixture
 def hurried(monkeypatch):
     """Nobody waits for the disk, since no test here pulls the plug, nor long before looking for a reply again."""
+    hurry(monkeypatch)
+
+
+def hurry(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda handle: None)
     monkeypatch.setattr("server.exchange._POLL_S", (0.002, 0.01))
 
@@ -189,9 +193,33 @@ def four_counting(untouched, tmp_path_factory):
     return place
 
 
+@pytest.fixture(scope="session")
+def four_counted(four_counting, tmp_path_factory):
+    """The same after the run `counts`, in which all of them were summed."""
+    from tests.client.counted import Counted
+
+    place = Path(shutil.copytree(four_counting, tmp_path_factory.mktemp("counted") / "four"))
+    with pytest.MonkeyPatch.context() as patched:
+        hurry(patched)
+        draw_no_report(patched)
+        assert Counted(place).error is None
+    return place
+
+
 @pytest.fixture
 def counting_folder(four_counting, tmp_path, hurried, monkeypatch):
-    """A copy of them, for one test alone, whose runs draw no report."""
+    """A copy of the four before any run, for one test alone, whose runs draw no report."""
+    draw_no_report(monkeypatch)
+    return Path(shutil.copytree(four_counting, tmp_path / "four"))
+
+
+@pytest.fixture
+def counted_folder(four_counted, tmp_path, hurried, monkeypatch):
+    """The same after the run `counts`."""
+    draw_no_report(monkeypatch)
+    return Path(shutil.copytree(four_counted, tmp_path / "four"))
+
+
+def draw_no_report(monkeypatch):
     monkeypatch.setattr("server.statistics_run.write_reports", lambda folder, enrolled: None)
     monkeypatch.setattr("server.statistics_run.installed_digest", lambda: "c" * 64)
-    return Path(shutil.copytree(four_counting, tmp_path / "four"))

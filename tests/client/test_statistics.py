@@ -144,41 +144,37 @@ def test_a_server_that_is_killed_before_it_has_published_asks_no_site_for_its_co
     assert len((again.folder / "journal.jsonl").read_text().splitlines()) == 1
 
 
-def test_the_same_sites_with_the_same_counts_are_summed_again_at_any_time(counting_folder, opened):
-    Counted(counting_folder)
-    assert Counted(counting_folder, run_id="again").error is None
-    assert opened == [plain_sum(counting_folder)] * 2
+def test_the_same_sites_with_the_same_counts_are_summed_again_at_any_time(counted_folder, opened):
+    assert Counted(counted_folder, run_id="again").error is None
+    assert opened == [plain_sum(counted_folder)]
 
 
-def test_a_site_whose_counts_have_changed_waits_for_a_quarter(counting_folder, opened, monkeypatch):
-    Counted(counting_folder)
-    shorten(counting_folder / "ash", 1)
-    approve(counting_folder / "ash")
-    again = Counted(counting_folder, attempts=1, run_id="again")
+def test_a_site_whose_counts_have_changed_waits_for_a_quarter(counted_folder, opened, monkeypatch):
+    shorten(counted_folder / "ash", 1)
+    approve(counted_folder / "ash")
+    again = Counted(counted_folder, attempts=1, run_id="again")
     assert isinstance(again.error, FederationError)
     assert again.records[0].refused["ash"] == "policy_statistics_again"
-    assert len(opened) == 1, "nor do the others open a sum without ash"
+    assert opened == [], "nor do the others open a sum without ash"
     monkeypatch.setattr("client.datacard.sums.QUARTER", timedelta(days=-1))
-    later = Counted(counting_folder, run_id="later")
-    assert (later.error, opened[-1]) == (None, plain_sum(counting_folder))
+    later = Counted(counted_folder, run_id="later")
+    assert (later.error, opened[-1]) == (None, plain_sum(counted_folder))
 
 
-def test_a_sum_without_one_of_the_sites_of_the_last_is_not_opened(counting_folder, opened):
-    Counted(counting_folder)
-    lying = Counted(counting_folder, attempts=1, run_id="less", lost={("dogwood", 1, 1, "mask")})
+def test_a_sum_without_one_of_the_sites_of_the_last_is_not_opened(counted_folder, opened):
+    lying = Counted(counted_folder, attempts=1, run_id="less", lost={("dogwood", 1, 1, "mask")})
     assert lying.published is None
     again = {"stage": "agree", "code": "policy_statistics_again"}
     assert [lying.records[0].secagg["absent"][site] for site in REST] == [again] * 3
     assert "Lost: ash, birch, cedar (policy_statistics_again), dogwood (flower_5" in str(lying.error)
-    assert len(opened) == 1
-    assert ("less", "opened") not in steps(counting_folder / "ash")
+    assert opened == []
+    assert ("less", "opened") not in steps(counted_folder / "ash")
 
 
-def test_a_federation_of_other_sites_is_another_sum(counting_folder, opened):
-    assert Counted(counting_folder).error is None
-    fewer = Counted(counting_folder, attempts=1, run_id="fewer", sites=REST)
+def test_a_federation_of_other_sites_is_another_sum(counted_folder, opened):
+    fewer = Counted(counted_folder, attempts=1, run_id="fewer", sites=REST)
     assert set(fewer.records[0].refused.values()) == {"policy_statistics_again"}
-    assert len(opened) == 1
+    assert opened == []
 
 
 def test_sites_that_have_not_agreed_are_named_and_cost_only_their_place(counting_folder, opened):
@@ -190,9 +186,8 @@ def test_sites_that_have_not_agreed_are_named_and_cost_only_their_place(counting
     )
 
 
-def test_the_log_of_a_site_shows_in_words_what_it_was_in(counting_folder):
-    Counted(counting_folder)
-    shown = [line_words(entry)[21:] for entry in site_log_file(counting_folder / "ash").entries()]
+def test_the_log_of_a_site_shows_in_words_what_it_was_in(counted_folder):
+    shown = [line_words(entry)[21:] for entry in site_log_file(counted_folder / "ash").entries()]
     assert "counts: the counts go under masks into a sum among ash, birch, cedar, dogwood" in shown
     assert "counts: this site helps to open the sum over ash, birch, cedar, dogwood" in shown
     assert "counts: the published statistics came" in shown

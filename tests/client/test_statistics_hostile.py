@@ -195,8 +195,8 @@ def test_a_stage_that_is_asked_again_gets_the_same_bytes_and_one_line(liar, coun
 
 
 @pytest.fixture
-def published(counting_folder):
-    return read_statistics(Counted(counting_folder).folder)
+def published(counted_folder):
+    return read_statistics(counted_folder / "runs" / "counts")
 
 
 def told(liar, published, site="ash", order_of="counts", **changes):
@@ -204,8 +204,8 @@ def told(liar, published, site="ash", order_of="counts", **changes):
     return liar.ask(site, liar.order(STATISTICS, plain, run_id=order_of, round=3))
 
 
-def test_statistics_that_cannot_be_are_not_kept(liar, published, counting_folder):
-    path = counting_folder / "ash" / FOLDER / "federation.json"
+def test_statistics_that_cannot_be_are_not_kept(published, counted_folder):
+    liar, path = Liar(counted_folder), counted_folder / "ash" / FOLDER / "federation.json"
     before, none = path.read_bytes(), {name: dict.fromkeys(labels, 0) for name, labels in TABLES.items()}
     assert told(liar, published) == told(liar, published), "the same again is no harm"
     for changes, code in (
@@ -229,13 +229,12 @@ def test_statistics_of_a_sum_that_a_site_was_not_in_are_not_kept(liar, counting_
     assert not (counting_folder / "dogwood" / FOLDER / "federation.json").exists()
 
 
-def test_a_log_without_its_last_lines_takes_part_in_nothing(liar, counting_folder):
+def test_a_log_without_its_last_lines_takes_part_in_nothing(counted_folder):
     """Whoever takes the lines of a sum back, for another one, breaks the log that the server knows the head of."""
-    Counted(counting_folder)
-    path = counting_folder / "ash" / "state" / "log.jsonl"
+    path = counted_folder / "ash" / "state" / "log.jsonl"
     kept = [line for line in path.read_text().splitlines(keepends=True) if '"kind":"statistics"' not in line]
     path.write_text("".join(kept))
-    assert liar.advertise().code == "bad_chain"
+    assert Liar(counted_folder).advertise().code == "bad_chain"
 
 
 def test_approval_is_for_the_card_of_the_data_as_it_is(liar, counting_folder):
