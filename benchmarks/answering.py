@@ -27,9 +27,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,99 +37,27 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from asked.texts import ANSWER_TOKENS, SMALL_WORDS, WORDS, Texts, answering_model, recipe_of, texts
+from asked.tiled import tiled
+
 from client.vqa.ask import ask_here
-from configs.compose import compose
-from configs.loader import load
 from mumc_model.answerer import Answerer
 from mumc_model.answering import answer_questions
 from mumc_model.candidates import Candidates
-from mumc_model.config import Recipe
 from mumc_model.data.records import SiteData, read_site
 from mumc_model.data.samples import VqaSamples
 from mumc_model.data.site_writer import SiteWriter
-from mumc_model.data.tokenizer import SPECIALS, Tokenizer
+from mumc_model.data.tokenizer import Tokenizer
 from mumc_model.finetune import VqaData, finetune
 from mumc_model.model import build_model
-from mumc_model.ranking import COMPAT_KEPT
-from mumc_model.text import bidirectional_mask, causal_mask
 from mumc_model.views import ImageTokens
-from mumc_model.vqa import VqaModel
-from server.config import RunConfig
-from server.orders import fit_vocabulary
 
 CPU = torch.device("cpu")
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-DATA = Path(os.environ.get("MED_VQA_DATA", SHARED / "data")) / "vqa_rad"
-VOCABULARY = Path(os.environ.get("MUMC_BERT_VOCAB", SHARED / "vocab" / "bert-base-uncased.vocab.txt"))
-WORDS, ANSWERS, ANSWER_TOKENS, SMALL_WORDS = 30_522, 450, 12, 1000
-LENGTHS = {1: 30, 2: 24, 3: 14, 4: 9, 5: 7, 6: 5, 7: 4, 8: 3, 9: 2, 10: 2}
-"""Tokens of VQA-RAD's distinct answers, in percent, for answers that are made up."""
 SIDE = 2048
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Questions with the image each one is about and their answers, and what reads them."""
-
-    source: str
-    rows: list[tuple[str, str, str]]
-    tokenizer: Tokenizer
-
-    @property
-    def answers(self) -> list[str]:
-        """The most frequent answers, in the order of their frequency."""
-        return [answer for answer, _ in Counter(answer for _, _, answer in self.rows).most_common(ANSWERS)]
-
-
-def texts() -> Texts:
-    if DATA.is_dir() and VOCABULARY.is_file():
-        found = json.loads((DATA / "trainset.json").read_text(encoding="utf-8"))
-        rows = [(row["image_name"], row["question"], str(row["answer"]).strip().lower()) for row in found]
-        return Texts("VQA-RAD", rows, Tokenizer.from_file(VOCABULARY))
-    random = np.random.default_rng(0)
-    words = [*SPECIALS, *(f"w{number}" for number in range(WORDS - len(SPECIALS)))]
-    lengths = np.repeat(list(LENGTHS), list(LENGTHS.values()))
-    made_up = [f"w{random.zipf(1.4) % 400}" + _words(random, random.choice(lengths) - 1) for _ in range(2 * ANSWERS)]
-    rows = [(str(number // 9), f"w1{_words(random, 7)}", text) for number, text in enumerate(made_up)]
-    return Texts("made up", rows, Tokenizer(words))
-
-
-def _words(random: np.random.Generator, count: int) -> str:
-    return "".join(f" w{word}" for word in random.integers(0, 5000, count))
-
-
-def recipe_of(shapes: str, words: int, *overrides: str) -> Recipe:
-    asked = [f"model={shapes}", "finetune=mumc", f"model.text.vocab_size={words}", *overrides]
-    return fit_vocabulary(load(RunConfig, compose("run", asked)).recipe, words)
-
-
-def answering_model(recipe: Recipe) -> VqaModel:
-    return VqaModel.of_encoders(build_model(recipe.model, 0), recipe.finetune).eval()
-
-
-@torch.no_grad()
-def tiled(model: VqaModel, state_1LD: Tensor, mask_1L: Tensor, ids_KA: Tensor, mask_KA: Tensor) -> Tensor:
-    """The reference's ranking, written plainly: probability K of each candidate by its mean log-probability a token."""
-    blocks = zip(ids_KA.split(COMPAT_KEPT), mask_KA.split(COMPAT_KEPT), strict=True)
-    return torch.cat([_tiled_scores(model, state_1LD, mask_1L, *block) for block in blocks]).softmax(0)
-
-
-def _tiled_scores(model: VqaModel, state_1LD: Tensor, mask_1L: Tensor, ids_KA: Tensor, mask_KA: Tensor) -> Tensor:
-    count, decoder = len(ids_KA), model.text_decoder
-    state_KLD, seen_K11L = state_1LD.repeat(count, 1, 1), bidirectional_mask(mask_1L.repeat(count, 1))
-    hidden_KAD, mask_K1AA = decoder.bert.embeddings(ids_KA), causal_mask(mask_KA)
-    for layer in decoder.fusion:
-        cross = layer.crossattention.keys_values(state_KLD)
-        hidden_KAD = layer(hidden_KAD, mask_K1AA, cross, cross_mask=seen_K11L)
-    logits_KAV = decoder.mlm_logits(hidden_KAD)[:, :-1].contiguous()
-    target_KA = ids_KA.masked_fill(mask_KA == 0, -100)[:, 1:]
-    nats_KA = F.cross_entropy(logits_KAV.flatten(0, 1), target_KA.flatten(), reduction="none").view(count, -1)
-    return -nats_KA.sum(1) / (target_KA != -100).sum(1)
 
 
 @torch.no_grad()
