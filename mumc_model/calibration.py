@@ -16,7 +16,7 @@ LEAST_QUESTIONS = 20
 """With fewer validation questions nothing is fitted: probabilities stay as they are and every question is answered."""
 TYPE_QUESTIONS = 30
 """With fewer validation questions of its own a type keeps the temperature of all."""
-SHRINKAGE = 50
+EVEN_WITH_ALL = 50
 """Questions with which a type's own temperature weighs as much as that of all, on the logarithm's scale."""
 _LOG_TEMPERATURE = (-4.0, 4.0)
 
@@ -78,7 +78,7 @@ def _by_type(probability_NK: Tensor, right_NK: Tensor, types: Sequence[str], tem
     ):
         if count >= TYPE_QUESTIONS:
             own_N = torch.tensor([other == kind for other in types])
-            own, weight = _temperature(probability_NK[own_N], right_NK[own_N]), count / (count + SHRINKAGE)
+            own, weight = _temperature(probability_NK[own_N], right_NK[own_N]), count / (count + EVEN_WITH_ALL)
             found[kind] = math.exp(weight * math.log(own) + (1 - weight) * math.log(temperature))
     return found
 

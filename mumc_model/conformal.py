@@ -21,7 +21,7 @@ RISK = 0.1
 """Of a short list without the right answer, where nobody chose another."""
 GRID = tuple(round(0.05 * point, 2) for point in range(1, 21))
 """The scores at which a curve from elsewhere is known."""
-SHRINKAGE = 50
+EVEN_WITH_CURVE = 50
 """Questions of its own with which a site's scores weigh as much as a curve from elsewhere."""
 DOUBT = 0.05
 """A curve from elsewhere is left out where the site's own scores contradict it at this level."""
@@ -105,7 +105,7 @@ class AnswerSets:
         """
         if not self.curve or self.contradicts:
             return 1.0
-        return self.questions / (self.questions + SHRINKAGE)
+        return self.questions / (self.questions + EVEN_WITH_CURVE)
 
     @property
     def contradicts(self) -> bool:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mumc_model.calibration import (
+    EVEN_WITH_ALL,
     LEAST_QUESTIONS,
-    SHRINKAGE,
     TYPE_QUESTIONS,
     Calibration,
     best_threshold,
@@ -72,7 +72,7 @@ def test_a_type_with_enough_questions_has_its_own_temperature_drawn_towards_that
     found = calibrate(probability_NK, right_NK, types)
     assert set(found.by_type) == {"sharp", "flat"}
     own = {kind: calibrate(*part).temperature for kind, part in (("sharp", sharp), ("flat", flat))}
-    weight = 1500 / (1500 + SHRINKAGE)
+    weight = 1500 / (1500 + EVEN_WITH_ALL)
     for kind, temperature in own.items():
         expected = weight * math.log(temperature) + (1 - weight) * math.log(found.temperature)
         assert math.log(found.by_type[kind]) == pytest.approx(expected)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import betabinom
 
-from mumc_model.conformal import GRID, SHRINKAGE, AnswerSets, curve_of, quantile, scores
+from mumc_model.conformal import EVEN_WITH_CURVE, GRID, AnswerSets, curve_of, quantile, scores
 from mumc_model.errors import CheckpointError, ConfigError
 from protocol import score_curve
 
@@ -82,7 +82,7 @@ def test_a_curve_weighs_less_the_more_questions_a_site_has():
     curve = np.linspace(0.05, 1.0, 20)
     own = np.random.default_rng(0).uniform(size=400)
     weights = [AnswerSets.of(own[:count], curve).weight for count in (0, 25, 50, 400)]
-    assert weights == pytest.approx([count / (count + SHRINKAGE) for count in (0, 25, 50, 400)])
+    assert weights == pytest.approx([count / (count + EVEN_WITH_CURVE) for count in (0, 25, 50, 400)])
     assert AnswerSets.of(own).weight == 1
 
 
@@ -106,7 +106,7 @@ def test_a_mixed_bound_lies_between_the_sites_own_and_the_curves(own, curve):
 def test_the_mixed_promise_holds_for_the_mixture_and_falls_short_at_a_harder_site_by_no_more_than_it_says():
     rng, risk, count = np.random.default_rng(3), 0.1, 20
     others = rng.beta(1.0, 2.0, size=100_000)
-    curve, own, elsewhere, weight = curve_of(others), [], [], count / (count + SHRINKAGE)
+    curve, own, elsewhere, weight = curve_of(others), [], [], count / (count + EVEN_WITH_CURVE)
     for _ in range(SPLITS):
         sets = AnswerSets.of(rng.beta(1.3, 2.0, size=count), curve)
         # The weight is held still here: the promise is of a mixture whose weights were fixed beforehand.
