@@ -120,6 +120,9 @@ class SiteConfig:
     """Processes that share pre-training: one a GPU, from the first on, or parts of the CPU's cores."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` runs the forward pass under autocast; weights and sums stay float32."""
+    kernels: Literal["eager", "graphs", "compiled"] = "graphs"
+    """How a GPU is given a step of pre-training: `eager`, one operation after another; `graphs`, recorded once and
+    replayed; `compiled`, compiled by torch before, which takes a minute or two at the first step of an order."""
     bad_share: float = 0.01
     """Largest share of unusable records that is skipped; above it the site stops with an error."""
     bank: str = ""

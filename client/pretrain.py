@@ -71,7 +71,7 @@ def _train(order: Order, recipe: Recipe, base: Mapping[str, np.ndarray[Any, Any]
             private = reading.result()
         dataset = caption_dataset(site, recipe, order.vocabulary)
         group = ranks.join(Job.of(order, captions_digest(site), site.seed(order.seed)))
-        trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group)
+        trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group, site.config.kernels)
         state.note_uncharged(order)
         if private is not None:
             trainer.load_state_dict(private)

@@ -41,7 +41,7 @@ def rehearse_site(order: Order, base: Mapping[str, np.ndarray[Any, Any]], root: 
             model, schema = merged_model(order, base, recipe, site)
             dataset = caption_dataset(site, recipe, order.vocabulary)
             group = ranks.join(Job.of(order, captions_digest(site), order.seed))
-            trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group)
+            trainer = Pretrainer(model, recipe, ranks.devices[0], site.config.precision, group, site.config.kernels)
             result = trainer.run(
                 dataset,
                 first_step=order.first_step,

@@ -4,6 +4,9 @@ A step launches some thousand operations, and a processor needs longer for that 
 size. Where shapes are the same from step to step, a part of the model is recorded once, forward and backward, and then
 replayed by one launch each. What differs from step to step (the places of masked tokens, the queue while it fills, the
 teacher's weight) stays outside the parts. On a CPU nothing of this applies.
+
+A replay writes to the memory of the one before, gradients too: an optimiser must have read them before the next
+forward pass, so steps of several backward passes are none of its business.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -115,16 +118,11 @@ class _Recording:
     def backward(self, gradient: Tensor) -> list[Tensor | None]:
         """Gradients of the inputs, then of the weights, where they have one."""
         self.pending = False
-        learning = iter(self._gradients)
-        of_inputs = [next(learning) if tensor.requires_grad else None for tensor in self._inputs]
-        of_weights = list(learning)
-        for weight, place in zip(self._weights, of_weights, strict=True):
-            # An earlier part of an accumulated step may have left its sum in the memory that is written now.
-            if weight.grad is not None and place is not None and weight.grad.data_ptr() == place.data_ptr():
-                weight.grad = weight.grad.clone()
         self._given.copy_(gradient)
         self._backward.replay()
-        return [None if tensor is None else tensor.detach() for tensor in (*of_inputs, *of_weights)]
+        found = iter(self._gradients)
+        of_inputs = [next(found) if tensor.requires_grad else None for tensor in self._inputs]
+        return [None if tensor is None else tensor.detach() for tensor in (*of_inputs, *found)]
 
 
 class _Replay(torch.autograd.Function):

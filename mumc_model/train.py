@@ -90,7 +90,7 @@ class Pretrainer:
     ) -> None:
         """Move the model to the device and build what trains it.
 
-        `kernels` says how a GPU is given its work, where one process trains all weights.
+        `kernels` says how a GPU is given its work, where one process trains all weights in one pass a step.
 
         Each of several `ranks` builds one and calls `run` alike; what rank 0 starts from is what counts.
 
@@ -191,7 +191,8 @@ class Pretrainer:
 
     def _recorded_parts(self, kernels: Kernels) -> list[tuple[nn.Module, RunPart]]:
         """Student and teacher, each with its recorder; none where the work is given operation by operation."""
-        if kernels == "eager" or self.device.type != "cuda" or self.adapters is not None or self.ranks.size > 1:
+        one_pass = self.recipe.pretrain.accumulation == 1 and self.adapters is None and self.ranks.size == 1
+        if kernels == "eager" or self.device.type != "cuda" or not one_pass:
             return []
         models = [self.model] if self.teacher is None else [self.model, self.teacher.model]
         if kernels == "compiled":

@@ -96,6 +96,7 @@ class SimulationConfig:
     output_root: str = "outputs"
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
+    kernels: Literal["eager", "graphs", "compiled"] = "graphs"
 
     def __post_init__(self) -> None:
         """Refuse a comparison of nothing."""

@@ -176,5 +176,5 @@ def configure(root: Path, config: SimulationConfig) -> None:
     """The engine's facts in the site's own file, where a real site has them."""
     path = root / "site.yaml"
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    settings |= {"device": config.device, "precision": config.precision}
+    settings |= {"device": config.device, "precision": config.precision, "kernels": config.kernels}
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")

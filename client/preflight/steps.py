@@ -128,8 +128,10 @@ def _records(data: SiteData, tokenizer: Tokenizer, recipe: Recipe, images: int, 
 def _train(
     model: MumcModel, recipe: Recipe, site: Site, records: CaptionDataset, scratch: Path, on_step: OnStep
 ) -> int:
-    trainer = Pretrainer(model, recipe, site.device, site.config.precision)
-    trainer.run(records, first_step=0, steps=STEPS, total_steps=STEPS, seed=site.seed(), on_step=on_step)
+    trainer = Pretrainer(model, recipe, site.device, site.config.precision, kernels=site.config.kernels)
+    # A GPU's second step records what the later ones replay.
+    steps = STEPS if site.device.type == "cpu" else 2 * STEPS
+    trainer.run(records, first_step=0, steps=steps, total_steps=steps, seed=site.seed(), on_step=on_step)
     return min(recipe.pretrain.batch_size, len(records))
 
 

@@ -104,6 +104,9 @@ def played(self, run, learning, device):
     self._gradients = [torch.empty_like(tensor) for tensor in learning]
 
     def forward():
+        for place in self._gradients:
+            # Its memory may be what the forward pass keeps for the backward one.
+            place.fill_(torch.nan)
         with torch.set_grad_enabled(self.learns):
             live[:] = [run(*self._inputs)]
         if not len(self._output):
@@ -118,7 +121,7 @@ def played(self, run, learning, device):
     self._forward, self._backward = SimpleNamespace(replay=forward), SimpleNamespace(replay=backward)
 
 
-def recipe_of(config, accumulation):
+def recipe_of(config, accumulation=1):
     """Steps that are long, and in proportion to their gradients: a wrong one shows, and a rounding error stays one."""
     optimizer = OptimizerConfig(lr=0.3, eps=1.0, weight_decay=0.0, warmup_steps=0)
     pretrain = PretrainConfig(batch_size=8, accumulation=accumulation, optimizer=optimizer)
@@ -141,12 +144,11 @@ def check_alike(recorded, eager):
     assert max(float((eager[2][name] - start).abs().max()) for name, start in eager[1].items()) > 0.01
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
 def test_steps_that_replay_their_parts_from_the_same_memory_give_the_weights_of_others(
-    accumulation, small_config, captioned, monkeypatch
+    small_config, captioned, monkeypatch
 ):
     monkeypatch.setattr(kernels._Recording, "_record", played)
-    recipe, batches = recipe_of(small_config, accumulation), [captioned(8, seed) for seed in range(5)]
+    recipe, batches = recipe_of(small_config), [captioned(8, seed) for seed in range(5)]
     eager, replaying = (Pretrainer(build_model(small_config, 0), recipe, torch.device("cpu")) for _ in range(2))
     replaying._parts = [(model, Graphs()) for model in (replaying.model, replaying.teacher.model)]
     check_alike(trained(replaying, batches), trained(eager, batches))
@@ -156,14 +158,14 @@ def test_steps_that_replay_their_parts_from_the_same_memory_give_the_weights_of_
 @on_a_gpu
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("kind", ["graphs", "compiled"])
-def test_on_a_gpu_they_do_too(kind, accumulation, small_config, captioned):
+def test_on_a_gpu_they_do_too_and_a_step_of_several_passes_replays_nothing(kind, accumulation, small_config, captioned):
     recipe, batches = recipe_of(small_config, accumulation), [captioned(8, seed) for seed in range(6)]
     eager, replaying = (
         Pretrainer(build_model(small_config, 0), recipe, torch.device("cuda"), kernels=kernels_)
         for kernels_ in ("eager", kind)
     )
     check_alike(trained(replaying, batches), trained(eager, batches))
-    assert [len(part._recorded) for _, part in replaying._parts] == [3, 3]
+    assert [len(part._recorded) for _, part in replaying._parts] == ([3, 3] if accumulation == 1 else [])
 
 
 @on_a_gpu
