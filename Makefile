@@ -44,8 +44,9 @@ bench: $(INSTALLED) ## Measure what the documentation quotes, and print the tabl
 clean: ## Remove the caches of the tools
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
 
-# uv resolves and unpacks in seconds where pip takes minutes, and unlike pip compiles only where it is told to: without
-# that each process of a test compiles torch and all else again for six seconds, where PYTHONDONTWRITEBYTECODE is set. The stamp is touched last, so a broken installation is redone.
+# uv resolves and unpacks in seconds where pip takes minutes. Unlike pip it compiles only where it is told to; without that
+# each process of a test compiles torch and all else for six seconds again, where PYTHONDONTWRITEBYTECODE is set. The
+# stamp is touched last, so a broken installation is redone.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv

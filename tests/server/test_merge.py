@@ -106,7 +106,7 @@ def test_the_order_of_the_sites_changes_no_bit(case, random):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_number_of_threads_changes_no_bit(tmp_path, monkeypatch, threads):
-    rows = [np.random.default_rng(i).normal(size=50 * BLOCK + 1).astype("float32") for i in range(3)]
+    rows = [np.random.default_rng(i).normal(size=12 * BLOCK + 1).astype("float32") for i in range(3)]
     updates = spooled(tmp_path, rows)
     expected = weighted_mean(updates, [1, 2, 3])["float32"]
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(threads)))
