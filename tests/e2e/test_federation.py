@@ -151,7 +151,7 @@ def test_the_statistics_are_the_sum_of_the_cards_without_small_cells_and_every_s
     for site in SITES:
         kept = story.folders[site] / "state" / "card" / "federation.json"
         assert kept.read_bytes() == (run / "statistics.json").read_bytes()
-        assert "questions by answer type: " in story.cards[site], "the card shows how far the site is from the federation"
+        assert "questions by answer type: " in story.cards[site], "the site beside the federation"
 
 
 def test_everything_stops_when_it_is_told_to(story):
