@@ -13,6 +13,7 @@ import platform
 import shutil
 import socket
 
+import matplotlib.font_manager  # noqa: F401 - it looks for its user's folders, and tells its log, when first imported
 import pytest
 import torch
 from flwr.common.serde import message_to_proto, recorddict_to_proto
