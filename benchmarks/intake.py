@@ -203,12 +203,12 @@ def _memory(pid: int) -> float:
 
 
 def import_one(archive: Path, site: Path, searched: bool) -> None:
-    """Import, telling every 500 files, and at the end what came of it."""
+    """Import, telling every 100 files, and at the end what came of it."""
     if not searched:
         burned_in.read, run.Workers = (lambda pixels: []), Inline
 
     def on_progress(done: int, _: int) -> None:
-        if done % 500 == 0:
+        if done % 100 == 0:
             print("done", done, flush=True)
 
     found = run.import_dicom(archive, site, IntakeConfig(images_a_series=0), on_progress)

@@ -19,7 +19,7 @@ from client.intake.rendering import Eight
 
 READ_SIDE = (640, 1600)
 """Pixels of the longer side at which text is looked for: smaller images are enlarged, larger ones made smaller."""
-_RIM = 16
+_RIM = 40
 """Pixels by which the edge is continued outwards: the detector overlooks what stands close to it, as labels do."""
 _AROUND = 80
 """Pixels of an empty border that stay: text that fills what the detector is shown is overlooked, too."""

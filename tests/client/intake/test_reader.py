@@ -37,7 +37,7 @@ def test_the_detector_gets_sides_that_it_scales_no_more_and_the_image_unchanged_
     image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
     framed = reader._framed(image)
     assert not any(side % 32 for side in framed.shape[:2])
-    assert np.array_equal(framed[16 : 16 + shape[0], 16 : 16 + shape[1]], image)
+    assert np.array_equal(framed[40 : 40 + shape[0], 40 : 40 + shape[1]], image)
 
 
 def test_boxes_are_in_the_pixels_of_the_image_whatever_its_size():
@@ -59,7 +59,7 @@ def test_a_border_of_one_value_is_not_read_and_boxes_are_in_the_pixels_of_the_wh
     pixels = np.full((640, 640), 7, np.uint8)
     pixels[300:320, 100:200] = 90
     read(np.stack([pixels, pixels, pixels // 7], axis=-1) if colours else pixels)
-    assert shown == [(224, 320, 3)]  # 20 rows and 100 columns, the border that stays, the rim, up to multiples of 32
+    assert shown == [(288, 352, 3)]  # 20 rows and 100 columns, the border that stays, the rim, up to multiples of 32
     assert reader._filled(pixels, 80) == (20, 220, 280, 400)
 
 
