@@ -77,7 +77,7 @@ def test_a_name_is_painted_over_wherever_it_stands(place, turned):
 
 
 def test_colour_is_read_and_painted_as_well():
-    grey = labelled(SHADE_HW, "MRN-83749261", place=(0.5, 0.5), size=20, grey=255)
+    grey = labelled(SHADE_HW, "MRN-83749261", place=(1, 1), size=20, grey=255)
     found = examine(np.stack([grey, grey // 2, grey], axis=-1), NOTHING, CONFIG)
     assert found.verdict == "redacted"
     assert (found.pixels[grey == 255] == 0).all()
