@@ -200,7 +200,9 @@ def test_a_grid_that_can_wait_for_replies_is_asked_to_and_nobody_sleeps(monkeypa
     class WaitingGrid(FakeGrid):
         """Its second reply is there only after a wait."""
 
-        waits: list[tuple[set[str], float]] = []
+        def __init__(self, nodes):
+            super().__init__(nodes)
+            self.waits = []
 
         def pull_messages(self, message_ids):
             return super().pull_messages(message_ids) if self.waits or "1-1" in message_ids else []
