@@ -132,7 +132,8 @@ class TextEncoder(nn.Module):
 
             def fused(hidden_TLD: Tensor, mask_TL: Tensor, text_X: Tensor, image_BSD: Tensor, *rows: Tensor) -> Tensor:
                 chosen = iter(rows)
-                return _fused(body, hidden_TLD, mask_TL, text_X, image_BSD, [next(chosen) if n is None else n for n in form])
+                dealt = [next(chosen) if count is None else count for count in form]
+                return _fused(body, hidden_TLD, mask_TL, text_X, image_BSD, dealt)
 
             hidden_XLD = self.run_part(body, fused, hidden_TLD, mask_TL, text_X, image_BSD, *rows, form=form)
         else:

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from client.own_model import opened
 from client.keys import SiteKeys
+from client.own_model import opened
 from mumc_model.pretrained import read_config
 
 SETTINGS = ("finetune.steps=4", "finetune.select_every=2")
