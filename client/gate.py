@@ -129,9 +129,18 @@ def check_statistics(limits: RunLimits, order: Order, root: Path, now: time) -> 
     """
     _require(STATISTICS in limits.actions, "actions", "action", STATISTICS, "follows " + ", ".join(limits.actions))
     _require(_open(limits.hours, now), "hours", "time", f"{now:%H:%M}", f"follows orders at {limits.hours}")
+    check_counts(limits, root, approved=bool(order.stage))
+
+
+def check_counts(limits: RunLimits, root: Path, *, approved: bool = True) -> None:
+    """Return only if the site's counts may go into a sum; with `approved` a person must have said so.
+
+    Raises:
+        GateError: they may not; nothing is said of the data.
+    """
     if limits.privacy == "required" or read_policy(root) is not None:
         raise GateError("policy_statistics", STATISTICS_PRIVACY)
-    if order.stage and not is_approved(root):
+    if approved and not is_approved(root):
         raise GateError("policy_card", CARD_APPROVED)
 
 

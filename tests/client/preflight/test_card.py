@@ -6,7 +6,8 @@ import pytest
 
 from client.datacard.card import build
 from client.datacard.write import write_card
-from client.gate import CARD_REASONS
+from client.gate import CARD_APPROVED, CARD_REASONS, STATISTICS_PRIVACY
+from protocol.messages import STATISTICS
 
 
 def test_a_card_that_is_required_and_missing_keeps_the_site_from_taking_part(site):
@@ -53,3 +54,14 @@ def test_a_card_of_an_earlier_fedmumc_is_named(site, limit, status, what):
     path.write_text(json.dumps(plain | {"data": plain["data"][:64]}))
     found = site.find("card")
     assert (found.status, found.what) == (status, what)
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"), [({}, CARD_APPROVED.partition("; ")[0]), ({"privacy": "required"}, STATISTICS_PRIVACY)]
+)
+def test_a_site_that_lists_statistics_hears_beforehand_why_its_counts_would_go_into_none(site, limits, why):
+    site.limit(actions=["train.pretrain", STATISTICS], **limits)
+    write_card(site.root, build(site.root))
+    found = site.find("card")
+    assert (found.status, found.what) == ("warn", f"policy.runs.actions lists {STATISTICS}, but {why}")
+    assert f"mumc-site card {site.root} --approve" in found.remedy
