@@ -8,7 +8,7 @@ from flwr.app import RecordDict
 from rich.console import Console
 
 from server.errors import FederationError
-from simulations import run
+from simulations import run, seed
 from simulations.engine import EngineConfig, open_engine
 from simulations.grid import LocalGrid
 
@@ -58,6 +58,6 @@ def test_an_arm_that_fails_ends_the_others(tiny, tmp_path, monkeypatch, failure)
         raise failure
 
     monkeypatch.setattr(run, "open_engine", lambda config, log: engine)
-    monkeypatch.setattr(run, "server_app", app)
+    monkeypatch.setattr(seed, "server_app", app)
     with pytest.raises(type(failure)):
         run.simulate(tiny(tmp_path, "arms=[local,federated]"), "pytest", Console(quiet=True))
