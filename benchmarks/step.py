@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON line in place of the table")
     parser.add_argument("--shapes", default="golden,mid,base", help=f"presets out of {', '.join(SHAPES)}")
-    parser.add_argument("--steps", type=int, default=7, help="steps that are timed, after the first two")
+    parser.add_argument("--steps", type=int, default=7, help="steps that are timed, after some that are not")
     parser.add_argument("--batch", type=int, help="pairs a step in place of the preset's")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
     parser.add_argument("--device", default="auto", help="where it runs")
@@ -89,6 +89,9 @@ def main() -> None:
     }
     shapes = {}
     for name in asked.shapes.split(","):
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
         shape = SHAPES[name] if asked.batch is None else replace(SHAPES[name], batch=asked.batch)
         step = Step(name, shape, device, asked.precision, kernels=asked.kernels)
         shapes[name] = row = measure(step, asked.steps)
@@ -200,6 +203,7 @@ def measure(step: Step, steps: int) -> dict[str, float]:
         "shares": [round(share, 3) for share in (min(shares), max(shares))],
         "images_per_s": round(step.shape.batch / taken, 1),
         "peak_mib": round(peak_mib(step.device)),
+        **({} if step.device.type == "cpu" else {"reserved_mib": torch.cuda.max_memory_reserved(step.device) >> 20}),
     }
 
 

@@ -1,9 +1,10 @@
 """How the encoders' work is given to a GPU: one operation after another, or as CUDA graphs, compiled before or not.
 
 A step launches some thousand operations, and a processor needs longer for that than a GPU for a batch of ordinary
-size. Where shapes are the same from step to step, a part of the model is recorded once, forward and backward, and then
-replayed by one launch each. What differs from step to step (the places of masked tokens, the queue while it fills, the
-teacher's weight) stays outside the parts. On a CPU nothing of this applies.
+size. Shapes are the same from step to step but for the longest caption of a batch, so a part of the model is recorded
+once for each form, forward and backward, and then replayed by one launch each. What differs from step to step (the
+places of masked tokens, the queue while it fills, the teacher's weight) stays outside the parts. On a CPU nothing of
+this applies.
 
 A replay writes to the memory of the one before, gradients too: an optimiser must have read them before the next
 forward pass, so steps of several backward passes are none of its business.
@@ -20,8 +21,8 @@ from torch.autograd.function import once_differentiable
 Kernels = Literal["eager", "graphs", "compiled"]
 WARMUP = 3
 """Runs before a recording: libraries choose their kernels in them. As `torch.cuda.make_graphed_callables` has it."""
-MOST_RECORDINGS = 32
-"""More shapes than these are not recorded: each keeps memory of its own."""
+MOST_RECORDINGS = 12
+"""More are not made: each keeps memory of its own. A model has three parts, and a form for each length of captions."""
 _RECOMPILE_LIMIT = 64
 """Forms in which a block is compiled: with and without gradient, for texts, pairs and what is asked for."""
 
@@ -47,6 +48,7 @@ class Graphs:
         """Nothing is recorded yet."""
         self._known: set[Hashable] = set()
         self._recorded: dict[Hashable, _Recording] = {}
+        self._full = False
 
     def __call__(
         self, modules: Sequence[nn.Module], run: Callable[..., Tensor], *tensors: Tensor, form: Hashable = ()
@@ -58,14 +60,31 @@ class Graphs:
         with _uncached_autocast():
             recording = self._recorded.get(key)
             if recording is None:
-                if key not in self._known or len(self._recorded) == MOST_RECORDINGS:
-                    self._known.add(key)
-                    return run(*tensors)
-                recording = self._recorded[key] = _Recording(modules, run, tensors)
-            if recording.pending:
-                # Its tensors are still needed for the gradient of the call before.
+                recording = self._record(key, modules, run, tensors)
+            if recording is None or recording.pending:
+                # The tensors of a pending one are still needed for the gradient of the call before.
                 return run(*tensors)
             return recording(tensors)
+
+    def settle(self) -> None:
+        """No gradient is on its way any more, as after an error."""
+        for recording in self._recorded.values():
+            recording.pending = False
+
+    def _record(
+        self, key: Hashable, modules: Sequence[nn.Module], run: Callable[..., Tensor], tensors: Sequence[Tensor]
+    ) -> "_Recording | None":
+        """A recording for a form that comes again, where there is room for one."""
+        if key not in self._known or self._full or len(self._recorded) == MOST_RECORDINGS:
+            self._known.add(key)
+            return None
+        try:
+            self._recorded[key] = _Recording(modules, run, tensors)
+        except torch.OutOfMemoryError:
+            # What is recorded already stays; a step without a recording needs less.
+            self._full = True
+            return None
+        return self._recorded[key]
 
 
 class _Recording:
@@ -90,7 +109,7 @@ class _Recording:
             for _ in range(WARMUP):
                 output = run(*self._inputs)
                 if self.learns:
-                    torch.autograd.grad(output, learning, torch.zeros_like(output), allow_unused=True)
+                    _gradients(output, learning, torch.zeros_like(output))
         self._forward = torch.cuda.CUDAGraph()
         with _recorded(self._forward, stream):
             output = run(*self._inputs)
@@ -98,8 +117,7 @@ class _Recording:
         if self.learns:
             self._given, self._backward = torch.empty_like(output), torch.cuda.CUDAGraph()
             with _recorded(self._backward, stream, pool=self._forward.pool()):
-                gradients = torch.autograd.grad(output, learning, self._given, allow_unused=True)
-            self._gradients += gradients
+                self._gradients += _gradients(output, learning, self._given)
         outside.wait_stream(stream)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -151,8 +169,10 @@ def run_by(parts: Iterable[tuple[nn.Module, RunPart]]) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, _ in encoders:
+        for module, part in encoders:
             module.run_part = eagerly
+            if isinstance(part, Graphs):
+                part.settle()
 
 
 def compile_blocks(models: Iterable[nn.Module], kinds: tuple[type[nn.Module], ...]) -> None:
@@ -175,6 +195,12 @@ def _standing_in(modules: Iterable[nn.Module], leaves: Mapping[nn.Parameter, nn.
     finally:
         for part, name, weight in places:
             part._parameters[name] = weight
+
+
+def _gradients(output: Tensor, learning: Sequence[Tensor], given: Tensor) -> tuple[Tensor | None, ...]:
+    """As a training step has them: its backward pass is outside of autocast."""
+    with torch.autocast("cuda", enabled=False):
+        return torch.autograd.grad(output, learning, given, allow_unused=True)
 
 
 def _own(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -161,7 +161,8 @@ def _out_of_memory(error: Exception, memory_gib: float) -> Finding:
     limit = f" within the {memory_gib:g} GiB of policy.runs.memory_gib" if memory_gib else ""
     return failed(
         f"the memory{limit} does not suffice for a step",
-        "lower pretrain.batch_size or raise pretrain.accumulation in the run, or give the site more memory",
+        "lower pretrain.batch_size or raise pretrain.accumulation in the run, set kernels: eager in a GPU's site.yaml, "
+        "or give the site more memory",
     )
 
 

@@ -137,10 +137,10 @@ def trained(trainer, batches):
     return losses, before, {name: weight.cpu() for name, weight in trainer.model.state_dict().items()}
 
 
-def check_alike(recorded, eager):
+def check_alike(recorded, eager, within=1e-5):
     """The same losses and weights, which the training has moved."""
-    assert recorded[0] == pytest.approx(eager[0], rel=1e-4)
-    torch.testing.assert_close(recorded[2], eager[2], atol=1e-5, rtol=1e-4)
+    assert recorded[0] == pytest.approx(eager[0], rel=10 * within)
+    torch.testing.assert_close(recorded[2], eager[2], atol=within, rtol=10 * within)
     assert max(float((eager[2][name] - start).abs().max()) for name, start in eager[1].items()) > 0.01
 
 
@@ -155,16 +155,40 @@ def test_steps_that_replay_their_parts_from_the_same_memory_give_the_weights_of_
     assert [len(part._recorded) for _, part in replaying._parts] == [3, 3]
 
 
+def test_a_recording_for_which_there_is_no_memory_is_left_out_and_no_other_is_tried(monkeypatch):
+    tried = []
+
+    def full(*_):
+        tried.append(1)
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(kernels, "_Recording", full)
+    graphs = Graphs()
+    found = [float(graphs([torch.nn.Linear(1, 1)], torch.sum, torch.ones(rows))) for rows in (5, 5, 5, 4, 4)]
+    assert (found, tried) == ([5, 5, 5, 4, 4], [1])
+
+
+def test_after_an_error_parts_are_replayed_again(small_config):
+    graphs, model = Graphs(), build_model(small_config, 0)
+    graphs._recorded = {"left": SimpleNamespace(pending=True)}
+    with pytest.raises(KeyError), run_by([(model, graphs)]):
+        raise KeyError
+    assert not graphs._recorded["left"].pending
+
+
 @on_a_gpu
+@pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-5), ("bf16", 5e-3)])
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("kind", ["graphs", "compiled"])
-def test_on_a_gpu_they_do_too_and_a_step_of_several_passes_replays_nothing(kind, accumulation, small_config, captioned):
+def test_on_a_gpu_they_do_too_and_a_step_of_several_passes_replays_nothing(
+    kind, accumulation, precision, within, small_config, captioned
+):
     recipe, batches = recipe_of(small_config, accumulation), [captioned(8, seed) for seed in range(6)]
     eager, replaying = (
-        Pretrainer(build_model(small_config, 0), recipe, torch.device("cuda"), kernels=kernels_)
+        Pretrainer(build_model(small_config, 0), recipe, torch.device("cuda"), precision, kernels=kernels_)
         for kernels_ in ("eager", kind)
     )
-    check_alike(trained(replaying, batches), trained(eager, batches))
+    check_alike(trained(replaying, batches), trained(eager, batches), within)
     assert [len(part._recorded) for _, part in replaying._parts] == ([3, 3] if accumulation == 1 else [])
 
 
