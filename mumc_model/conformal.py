@@ -25,6 +25,12 @@ EVEN_WITH_CURVE = 50
 """Questions of its own with which a site's scores weigh as much as a curve from elsewhere."""
 DOUBT = 0.05
 """A curve from elsewhere is left out where the site's own scores contradict it at this level."""
+TOLD_STEP = 0.05
+"""Of the shares of a curve from elsewhere. Each site rounds its shares down to it, and the server their mean again."""
+CURVE_QUESTIONS = 600
+"""Of which a curve from elsewhere is taken to be; how many it really is of is not told.
+
+Three sites, the fewest of a curve, have so many where each tells its shares from 200 questions on."""
 _DIGITS = 6
 
 Floats = npt.NDArray[np.float64]
@@ -97,23 +103,26 @@ class AnswerSets:
 
     @property
     def weight(self) -> float:
-        """How much the site's own scores weigh; the rest is the curve's.
-
-        n/(n+50), and 1 where there is no curve or the site contradicts it: where the two differ somewhere by more than
-        independent draws from the curve would in one of twenty samples. Source: Dvoretzky, Kiefer and Wolfowitz (1956)
-        with Massart's constant (1990).
-        """
+        """How much the site's own scores weigh: n/(n+50), and 1 without a curve or where the site contradicts it."""
         if not self.curve or self.contradicts:
             return 1.0
         return self.questions / (self.questions + EVEN_WITH_CURVE)
 
     @property
     def contradicts(self) -> bool:
-        """Whether the site's own scores cannot well come from the curve."""
+        """Whether the site's own scores cannot well come from where the curve's do.
+
+        A share that was rounded down twice stands for all up to two steps above it; the site's own is compared with
+        the nearest of these. Beyond that the two may differ by as much as two samples of one distribution do in one of
+        twenty cases. Where the curve is of fewer than 600 questions, agreeing sites are taken for contradicting more
+        often, and keep to their own scores. Source: Smirnov's limit for two samples, with the constant of Massart
+        (1990) for one; Wei and Dudley, Statistics & Probability Letters 82 (2012).
+        """
         if not self.curve or not self.questions:
             return False
-        furthest = np.abs(self._own(np.asarray(GRID), self.questions) - np.asarray(self.curve)).max()
-        return bool(furthest > math.sqrt(math.log(2 / DOUBT) / (2 * self.questions)))
+        own, told = self._own(np.asarray(GRID), self.questions), np.asarray(self.curve)
+        furthest = np.maximum(told - own, own - told - 2 * TOLD_STEP).max()
+        return bool(furthest > math.sqrt(math.log(2 / DOUBT) / 2 * (1 / self.questions + 1 / CURVE_QUESTIONS)))
 
     @property
     def least_risk(self) -> float:

@@ -61,7 +61,10 @@ def curve_metrics(share: Sequence[float], questions: int, smallest: int) -> dict
 
 
 def merged(sites: Iterable[Mapping[str, float]]) -> ScoreCurve | None:
-    """The mean of the curves that sites' metrics hold; None where fewer than three hold a whole one."""
+    """The mean of the curves that sites' metrics hold; None where fewer than three hold a whole one.
+
+    Sites have rounded their shares down, and the mean is rounded down again: a share here is of up to two steps more.
+    """
     curves = [(curve, weight) for metrics in sites for curve, weight in _read(metrics)]
     if len(curves) < LEAST_SITES:
         return None

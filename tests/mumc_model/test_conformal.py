@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import betabinom
 
-from mumc_model.conformal import EVEN_WITH_CURVE, GRID, AnswerSets, curve_of, quantile, scores
+from mumc_model.conformal import EVEN_WITH_CURVE, GRID, TOLD_STEP, AnswerSets, curve_of, quantile, scores
 from mumc_model.errors import CheckpointError, ConfigError
 from protocol import score_curve
 
@@ -94,6 +94,39 @@ def test_a_site_that_the_curve_does_not_fit_keeps_to_its_own_questions():
     assert not AnswerSets.of(np.full(40, 0.04), easy).contradicts
 
 
+def contradicting(rng, own, others, count, each=200, draws=200):
+    """Share of sites of so many questions that contradict the curve of three other sites, as it is really told."""
+    found = 0
+    for _ in range(draws):
+        told = [score_curve.curve_metrics(tuple(curve_of(others(rng, each))), each, 10) for _ in range(3)]
+        found += AnswerSets.of(own(rng, count), score_curve.merged(told).share).contradicts
+    return found / draws
+
+
+def skewed(rng, count):
+    return rng.beta(1, 2, count)
+
+
+def between_steps(rng, count):
+    """Shares half a step above one, so that rounding takes about as much at every point."""
+    return np.maximum(rng.uniform(-0.025, 0.975, count), 0)
+
+
+@pytest.mark.parametrize("others", [skewed, between_steps])
+@pytest.mark.parametrize("count", [100, 300, 740, 1000, 3000])
+def test_a_site_that_is_like_the_others_seldom_contradicts_their_rounded_curve(count, others):
+    assert contradicting(np.random.default_rng(count), others, others, count) <= 0.05
+
+
+@pytest.mark.parametrize("count", [100, 300, 1000])
+def test_a_site_that_is_harder_than_the_others_is_found(count):
+    assert contradicting(np.random.default_rng(count), lambda rng, n: rng.beta(2, 2, n), skewed, count, draws=50) > 0.95
+
+
+def test_a_site_that_is_far_easier_than_the_others_is_found():
+    assert contradicting(np.random.default_rng(5), lambda rng, n: rng.beta(1, 5, n), skewed, 500, draws=50) > 0.95
+
+
 @given(st.lists(st.floats(0, 1), min_size=10, max_size=60), st.lists(st.floats(0, 1), min_size=20, max_size=20))
 @settings(deadline=None, max_examples=60)
 def test_a_mixed_bound_lies_between_the_sites_own_and_the_curves(own, curve):
@@ -163,3 +196,4 @@ def test_damaged_values_are_refused(values):
 
 def test_both_ends_of_a_federation_know_the_same_points():
     assert score_curve.GRID == GRID
+    assert score_curve.STEPS * TOLD_STEP == 1
