@@ -70,7 +70,7 @@ def ask_at(
     """
     user = user or acting_user()
     keys = SiteKeys.open(root)
-    asked = opened(folder_of_model(root, model))
+    asked = opened(folder_of_model(root, model), with_digest=True)
     reply, blank = _replies(asked, image, question, device=read_site_config(root).device, risk=risk, top=top)
     secret = _secret(keys)
     line = question_line(

@@ -7,11 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from mumc_model.answerer import Answerer
-from mumc_model.errors import CheckpointError, DataError
+from mumc_model.errors import CheckpointError, DataError, MumcError
 from mumc_model.members import further_members
 
 OWN_MODEL = "state/vqa"
 """Where a site's own fine-tuning keeps its model."""
+TRIES = 3
+"""So often a model is opened that changes meanwhile."""
 
 Stamps = tuple[tuple[str, int, int], ...]
 """Name, time of change and length of files."""
@@ -35,16 +37,39 @@ class OpenedModel:
 
     answerer: Answerer
     digest: str
-    """Of its weights; of an ensemble that of the digests of its members, one after the other."""
+    """Of its weights, of an ensemble that of the digests of its members, one after the other; empty if not asked for.
+    """
 
 
-def opened(folder: Path) -> OpenedModel:
+def opened(folder: Path, *, with_digest: bool = False) -> OpenedModel:
     """The answering model in a folder; asking again opens it again only where one of its files has changed.
 
+    Where a file changes while the model is read, or its digest taken, both begin anew: a digest is never of other
+    weights than those in memory.
+
     Raises:
-        CheckpointError: it cannot be read, or is no answering model.
+        CheckpointError: it cannot be read, is no answering model, or changes again and again.
     """
-    return _opened(folder.resolve(), stamps_of(model_files(folder)))
+    folder = folder.resolve()
+    for _ in range(TRIES):
+        stamps = stamps_of(model_files(folder))
+        try:
+            found = OpenedModel(answerer=_opened(folder, stamps), digest=_digest(folder, stamps) if with_digest else "")
+        except (MumcError, OSError):
+            if stamps_of(model_files(folder)) == stamps:
+                raise
+            continue
+        if stamps_of(model_files(folder)) == stamps:
+            return found
+    raise CheckpointError(
+        f"the model in {folder} was changed each of {TRIES} times that it was opened; wait until nothing writes there"
+    )
+
+
+def forget_opened() -> None:
+    """Let go of the model in memory, so that it is opened anew when it is next asked for."""
+    _opened.cache_clear()
+    _digest.cache_clear()
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -69,11 +94,14 @@ def stamps_of(files: Sequence[Path]) -> Stamps:
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: Path, stamps: Stamps) -> OpenedModel:
-    answerer = Answerer.open(folder)
+def _opened(folder: Path, stamps: Stamps) -> Answerer:
+    return Answerer.open(folder)
+
+
+@lru_cache(maxsize=1)
+def _digest(folder: Path, stamps: Stamps) -> str:
     found = [_file_digest(member / "model.safetensors") for member in (folder, *further_members(folder))]
-    digest = found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
-    return OpenedModel(answerer=answerer, digest=digest)
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def _file_digest(path: Path) -> str:

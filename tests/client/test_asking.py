@@ -1,18 +1,22 @@
 """Every question that is asked at a site stands in its log, unreadable to whoever does not have what was asked."""
 
+import copy
 import getpass
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 
 import pytest
+import torch
 
+from client import own_model
 from client.asking import SECRET, ask_at, digests_of
 from client.log import site_log_file
 from mumc_model.answerer import Answerer, keep_measured
-from mumc_model.errors import ConfigError, DataError
+from mumc_model.errors import CheckpointError, ConfigError, DataError
 from mumc_model.selective import AccuracyTable
 from protocol.errors import ChainError, SigningError
 
@@ -96,6 +100,71 @@ def test_a_model_is_opened_once_and_again_when_any_of_its_files_has_changed(site
     keep_measured(folder, AccuracyTable.of([0.5] * 30, [True] * 30, "test"))
     assert ask_at(site, image_of(site), QUESTION).reply.accuracy is not None
     assert len(opened) == 2
+
+
+def fine_tuned_meanwhile(answerer, folder, value):
+    """A model whose answers begin elsewhere comes in the place of this one; the digest of its weights."""
+    other = copy.deepcopy(answerer)
+    with torch.no_grad():
+        other.model.text_decoder.cls.predictions.bias.fill_(value)
+    other.save(folder)
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_log_names_the_model_that_answered_where_another_came_while_it_was_opened(site, monkeypatch):
+    really, digests, in_memory = Answerer.open, [], []
+
+    def replaced_meanwhile(folder):
+        answerer = really(folder)
+        in_memory.append(answerer.model.text_decoder.cls.predictions.bias.unique().tolist())
+        if len(in_memory) == 1:
+            digests.append(fine_tuned_meanwhile(answerer, folder, 0.5))
+        return answerer
+
+    monkeypatch.setattr(Answerer, "open", replaced_meanwhile)
+    ask_at(site, image_of(site), QUESTION)
+    (line,) = site_log_file(site).entries()
+    assert [line["model"]] == digests
+    assert len(in_memory) == 2
+    assert in_memory[0] != [0.5] == in_memory[1]
+
+
+def test_a_digest_is_of_the_model_in_memory_where_another_comes_while_it_is_taken(site, monkeypatch):
+    folder, really, digested = site / "state" / "vqa", own_model._file_digest, []
+
+    def replaced_before(path):
+        if not digested:
+            digested.append(fine_tuned_meanwhile(Answerer.open(folder), folder, 0.5))
+        return really(path)
+
+    monkeypatch.setattr(own_model, "_file_digest", replaced_before)
+    found = own_model.opened(folder, with_digest=True)
+    assert [found.digest] == digested
+    assert found.answerer.model.text_decoder.cls.predictions.bias.unique().tolist() == [0.5]
+
+
+def test_a_model_that_is_never_at_rest_is_not_asked(site, monkeypatch):
+    really, count = Answerer.open, itertools.count(1)
+
+    def restless(folder):
+        answerer = really(folder)
+        fine_tuned_meanwhile(answerer, folder, next(count))
+        return answerer
+
+    monkeypatch.setattr(Answerer, "open", restless)
+    with pytest.raises(CheckpointError, match="changed each of 3 times that it was opened; wait until"):
+        ask_at(site, image_of(site), QUESTION)
+    assert site_log_file(site).entries() == []
+
+
+def test_weights_are_digested_only_where_the_log_wants_it(called, site, monkeypatch):
+    digested = []
+    really = own_model._file_digest
+    monkeypatch.setattr(own_model, "_file_digest", lambda path: digested.append(path) or really(path))
+    assert called("ask", image_of(site), QUESTION, "--model", site / "state" / "vqa")[0] == 0
+    assert digested == []
+    assert called("ask", image_of(site), QUESTION, "--site", site)[0] == 0
+    assert len(digested) == 1
 
 
 def test_where_the_model_looked_is_shown_by_the_model_that_answered(called, site, tmp_path, monkeypatch):

@@ -32,11 +32,11 @@ def test_several_models_answer_as_one_from_fine_tuning_to_the_evaluation(called,
     assert code == 0
     assert json.loads(out)["members"] == 2
     assert "this is where its first member looked" in told
-    digest = opened(site / "state" / "vqa").digest
+    digest = opened(site / "state" / "vqa", with_digest=True).digest
     (own / "member-2").rename(own / "member-3")
     (own / "ensemble.json").unlink()
     (own / "model.safetensors").touch()
-    assert opened(site / "state" / "vqa").digest != digest, "the log names all members"
+    assert opened(site / "state" / "vqa", with_digest=True).digest != digest, "the log names all members"
     (own / "member-3").rename(own / "member-2")
     (own / "ensemble.json").write_text('{"version": 1, "members": ["member-2"]}')
     assert called("evaluate", site, "--out", tmp_path)[0] == 0
