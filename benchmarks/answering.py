@@ -44,6 +44,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from asked.texts import ANSWER_TOKENS, SMALL_WORDS, WORDS, Texts, answering_model, recipe_of, texts
 from asked.tiled import tiled
 
+from client.own_model import forget_opened
 from client.vqa.ask import ask_here
 from mumc_model.answerer import Answerer
 from mumc_model.answering import answer_questions
@@ -198,10 +199,16 @@ def asking(shapes: str, known: Texts, runs: int) -> dict[str, Any]:
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (512, 512), np.uint8)).save(picture)
         question = known.rows[0][1]
         loaded = Answerer.open(model)
+
+        def load_and_ask() -> None:
+            # A command is a process of its own, which holds no model yet.
+            forget_opened()
+            ask_here(model, picture, question, method="", answers=[], top=5, device="cpu")
+
         opening, first, warm, rate = in_turns(
             runs,
             lambda: Answerer.open(model),
-            lambda: ask_here(model, picture, question, method="", answers=[], top=5, device="cpu"),
+            load_and_ask,
             lambda: loaded.ask(picture, question, device=CPU),
             product(),
         )
