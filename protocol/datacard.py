@@ -3,14 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocol.errors import MessageError, VersionError
-from protocol.papers import KEY, NAME, SIGNATURE
+from protocol.papers import KEY, NAME, SIGNATURE, is_day
 from protocol.public_facts import check_facts
 from protocol.signing import payload_hash, public_hex, sign, verify
 
@@ -41,7 +41,7 @@ class PublicCard:
         for name, pattern in (("site", NAME), ("key", KEY), ("signature", SIGNATURE)):
             _require(_matches(pattern, getattr(self, name)), name)
         _require(self.server_key == "" or _matches(KEY, self.server_key), "server_key")
-        _require(_is_day(self.made), "made")
+        _require(is_day(self.made), "made")
         _require(_is_moment(self.approved), "approved")
         check_facts(self.card)
 
@@ -142,13 +142,6 @@ def _require(condition: bool, field: str) -> None:
 
 def _matches(pattern: Any, value: Any) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _is_day(value: Any) -> bool:
-    try:
-        return bool(date.fromisoformat(value).isoformat() == value)
-    except (TypeError, ValueError):
-        return False
 
 
 def _is_moment(value: Any) -> bool:

@@ -48,6 +48,8 @@ FIXED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("questions", "split"): ("train", "val", "test"),
 }
 """By kind of record and what is known of it: the whole list, in its order, whatever a site holds."""
+TABLES: Mapping[str, tuple[str, ...]] = {f"{of} by {by}": labels for (of, by), labels in FIXED.items()}
+"""The same by the name of the table, as cards and sums have it."""
 
 
 def labels_of(of: str, by: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -31,6 +31,14 @@ class Paper(Protocol):
 
 
 P = TypeVar("P", bound=Paper)
+
+
+def is_day(value: Any) -> bool:
+    """Whether it is a day of the calendar, in the one spelling that a day has."""
+    try:
+        return bool(date.fromisoformat(value).isoformat() == value)
+    except (TypeError, ValueError):
+        return False
 
 
 def to_json(paper: Paper) -> str:

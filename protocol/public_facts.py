@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from protocol.errors import MessageError
-from protocol.labels import FIXED
+from protocol.labels import TABLES
 from protocol.suppression import SMALLEST, WITHHELD
 
-TABLES: Mapping[str, tuple[str, ...]] = {f"{of} by {by}": labels for (of, by), labels in FIXED.items()}
-"""Each table with its whole list of labels."""
 PUBLIC_SETS = ("vqa_rad", "slake", "vqa_med_2019", "pathvqa", "roco", "mimic_cxr")
 """Names that everyone knows already; any other set is told as `another set`."""
 ANOTHER = "another set"

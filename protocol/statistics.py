@@ -6,14 +6,14 @@ suppressed by the same rule as a site's own table (`protocol/suppression.py`).
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from protocol.labels import FIXED
+from protocol.labels import TABLES
+from protocol.papers import is_day
 from protocol.secagg.content import VERSION as CONTENT_VERSION
 from protocol.secagg.content import Content, require, require_name
 from protocol.secagg.fixed_point import FixedPoint, choose
@@ -23,8 +23,6 @@ from protocol.suppression import SMALLEST, WITHHELD, Cell, publish_table
 
 KIND, VERSION = "federation-statistics", 1
 """Of the file that holds what was published."""
-TABLES: Mapping[str, tuple[str, ...]] = {f"{of} by {by}": labels for (of, by), labels in FIXED.items()}
-"""Each table with its whole list, in its order; it is the same at every site, whatever the site holds."""
 DIGEST = hashlib.sha256(
     canonical({"kind": KIND, "version": VERSION, "tables": [[name, list(TABLES[name])] for name in TABLES]})
 ).hexdigest()
@@ -97,7 +95,7 @@ class Statistics(Content):
         require_name("statistics.run_id", self.run_id)
         require(self.labels == DIGEST, "the statistics are over other labels; install the same fedmumc at both ends")
         require(LEAST_SITES <= self.sites <= 256, f"statistics.sites is {self.sites}, below {LEAST_SITES} or above 256")
-        require(re.fullmatch(r"\d{4}-\d{2}-\d{2}", self.made) is not None, "statistics.made is no day")
+        require(is_day(self.made), "statistics.made is no day")
         require(self.counts.keys() == TABLES.keys(), "statistics.counts has not exactly the tables of the lists")
         for name, cells in self.counts.items():
             require(cells.keys() <= set(TABLES[name]), f"statistics.counts has labels that are not those of {name!r}")

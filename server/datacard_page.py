@@ -8,7 +8,8 @@ from typing import Any
 from mumc_model.data.files import write_atomically
 from mumc_model.page import bullets, section, style, table, table_of, whole
 from protocol.keyfiles import make_private_folder
-from protocol.public_facts import SPLIT_PAIRS, TABLES, TEXTS
+from protocol.labels import TABLES
+from protocol.public_facts import SPLIT_PAIRS, TEXTS
 from protocol.suppression import WITHHELD
 from server.datacards import PAGE, Held, held
 from server.home import Home

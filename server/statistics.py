@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from mumc_model.errors import ConfigError
+from protocol.labels import TABLES
 from protocol.secagg.session import LEAST_SITES
-from protocol.statistics import TABLES, Statistics
+from protocol.statistics import Statistics
 from protocol.suppression import WITHHELD
 
 WAIT_S = 120.0

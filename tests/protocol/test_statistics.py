@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import MessageError
+from protocol.labels import TABLES
 from protocol.secagg.fixed_point import decode
 from protocol.secagg.packed import encode_packed
 from protocol.secagg.session import threshold_for
-from protocol.statistics import CELLS, DIGEST, LARGEST, TABLES, VALUES, Statistics, fixed_point, flat, folded, total
+from protocol.statistics import CELLS, DIGEST, LARGEST, VALUES, Statistics, fixed_point, flat, folded, total
 from protocol.suppression import SMALLEST, Cell, is_small, withheld
 
 UNTIMED = settings(deadline=None, max_examples=60)

@@ -1,6 +1,6 @@
 """What a site tells of its data, as a card that a server takes."""
 
-from protocol.public_facts import TABLES
+from protocol.labels import TABLES
 from protocol.suppression import WITHHELD
 
 FEW = "fewer than 10"

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from protocol.datacard import PublicCard
-from protocol.public_facts import TABLES
+from protocol.labels import TABLES
 from protocol.signing import new_key
 from protocol.suppression import WITHHELD
 from server.datacard_page import in_short, to_html

@@ -11,7 +11,8 @@ from rich.console import Console
 from configs.compose import compose
 from configs.loader import load
 from mumc_model.errors import ConfigError
-from protocol.statistics import TABLES, Statistics, folded
+from protocol.labels import TABLES
+from protocol.statistics import Statistics, folded
 from server.cli_run import LOSSES
 from server.config import RunConfig
 from server.output import REPORT, RESULT, result_json, write_config

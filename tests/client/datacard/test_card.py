@@ -19,7 +19,8 @@ from client.intake.outcome import Outcome, Picture, Text
 from client.intake.store import Store
 from mumc_model.data.site_writer import SiteWriter
 from mumc_model.errors import DataError
-from protocol.statistics import DIGEST, TABLES, Statistics
+from protocol.labels import TABLES
+from protocol.statistics import DIGEST, Statistics
 
 NONE = Cell(count=0, units=0)
 
