@@ -22,6 +22,7 @@ from protocol.secagg import state as states
 from protocol.secagg.errors import StageError
 from protocol.secagg.masks import vector_digest
 from protocol.secagg.state import State
+from protocol.statistics import DIGEST as STATISTICS_DIGEST
 
 STATE, VECTOR, UPDATE, LOCK = "secagg.json", "secagg-vector.safetensors", "secagg-update.safetensors", "stage.lock"
 MAX_STATE_BYTES = 1 << 24
@@ -120,6 +121,16 @@ class SecaggStore:
                 self._put(states.erase(before), {})
             self.forget_arrays()
 
+    @property
+    def counts(self) -> bool:
+        """Whether the session that lies here sums counts; one that has ended is of no kind.
+
+        Raises:
+            StageError: its state cannot be read.
+        """
+        session = (self.before() or {}).get("session", {})
+        return bool(session.get("base_digest") == STATISTICS_DIGEST)
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One process at a time; the text of the error goes to the server, and names no path."""
@@ -160,8 +171,12 @@ class SecaggStore:
                 os.fsync(file.fileno())
 
 
-def end_other_runs(root: Path, run_id: str) -> None:
-    """Erase what sessions of other runs have left at the site: a session that begins ends them."""
+def end_other_runs(root: Path, run_id: str, *, counting: bool = False) -> None:
+    """Erase what sessions of other runs have left at the site: one that begins ends those of its kind.
+
+    `counting` says of which kind: sessions that sum counts, or those of training. Each goes on beside the other.
+    """
     for path in sorted((root / "state" / "runs").glob(f"*/{STATE}")):
-        if path.parent.name != run_id:
-            SecaggStore(path.parent).end()
+        store = SecaggStore(path.parent)
+        if path.parent.name != run_id and store.counts == counting:
+            store.end()

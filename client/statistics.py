@@ -15,13 +15,15 @@ from client.datacard.labels import in_fixed_labels
 from client.datacard.reading import read_card
 from client.datacard.skew import FILE
 from client.datacard.stamp import FOLDER
-from client.datacard.sums import Sums, digest_of
+from client.datacard.sums import Sums
 from client.errors import GateError
 from client.gate import check_records
 from client.secagg import Arrays, Masking, check_cover
-from client.secagg_store import SecaggStore
+from client.secagg_store import SecaggStore, end_other_runs
 from mumc_model.data.files import write_atomically
 from mumc_model.errors import DataError
+from protocol.errors import MessageError
+from protocol.labels import TABLES
 from protocol.messages import Report
 from protocol.secagg import site as stages
 from protocol.secagg.errors import SessionError
@@ -29,10 +31,11 @@ from protocol.secagg.messages import Accord, Inbox, Survivors
 from protocol.secagg.session import LEAST_SITES, Session
 from protocol.secagg.state import session_of
 from protocol.signing import payload_hash
-from protocol.statistics import DIGEST, LARGEST, TABLES, VALUES, Statistics, fixed_point, flat, folded
+from protocol.statistics import DIGEST, LARGEST, VALUES, Statistics, fixed_point, flat, folded
 from protocol.suppression import SMALLEST, rounded_down
 
-WRONG = "statistics_wrong"
+REFUSED = "federation-refused.json"
+"""Beside the data card: the last statistics that came and were not believed. No card looks at it."""
 
 
 class Counting(Masking):
@@ -48,7 +51,10 @@ class Counting(Masking):
         check_session(session, limits)
         card = own_card(self._root)
         check_records(limits, max(card.captions.count, card.questions.count))
-        self._sums.check_masked(session, own_numbers(card))
+        with self._sums.alone():
+            self._sums.check_masked(session, own_numbers(card))
+        # One that was left before its sum was opened could be opened later, when the log says less against it.
+        end_other_runs(self._root, self._order.run_id, counting=True)
 
     @property
     def _sums(self) -> Sums:
@@ -66,8 +72,9 @@ class Counting(Masking):
 
         def counts() -> Arrays:
             numbers = own_numbers(own_card(self._root))
-            self._sums.check_masked(session, numbers)
-            self._sums.note_masked(session, numbers)
+            with self._sums.alone():
+                self._sums.check_masked(session, numbers)
+                self._sums.note_masked(session, numbers)
             return {"float64": np.array(numbers, np.float64)}
 
         step = stages.mask(state, inbox, key=self._keys.signing(), update=counts)
@@ -78,45 +85,53 @@ class Counting(Masking):
         """This site's word on whose counts are in the sum.
 
         Raises:
-            GateError: it helped to open another sum, over other sites, less than a quarter ago.
+            GateError: it helped to open a sum over other sites, or its counts left more than a day ago.
             SecaggError: see `protocol.secagg.site.agree`.
         """
-        _, survivors = self._given(Survivors)
-        self._sums.check_opened(survivors.sites)
-        return super().agree()
+        state, survivors = self._given(Survivors)
+        step = stages.agree(state, survivors, key=self._keys.signing())
+        self._sums.check_opened(session_of(state), survivors.sites)
+        return self._answer(state, step)
 
     def unmask(self) -> Report:
         """The shares that open the sum; the log has it before they leave.
 
         Raises:
-            GateError: in a session of another run it has opened another sum since it agreed.
+            GateError: in a session of another run it has opened another sum since it agreed, or a day has passed.
             SecaggError, SignatureError: see `protocol.secagg.site.unmask`.
         """
         state, accord = self._given(Accord)
         step = stages.unmask(state, accord, key=self._keys.signing())
-        survivors = state["public"]["survivors"]
-        self._sums.check_opened(survivors)
-        self._sums.note_opened(session_of(state), survivors)
+        session, survivors = session_of(state), state["public"]["survivors"]
+        with self._sums.alone():
+            self._sums.check_opened(session, survivors)
+            self._sums.note_opened(session, survivors)
         report = self._answer(state, step)
         self._store.forget_arrays()
         return report
 
     def take_in(self) -> Report:
-        """That the published statistics are kept, for the site's next data card.
+        """That statistics of the last sum have come. The reply says nothing of whether they are believed.
+
+        A server may tell what it likes. If it heard what the site holds against that, each order would be a question
+        about the site's exact counts. So the reply, the chained log, whose head the server knows, and what is written
+        are the same in every case but for the name of a file; only `state/site.log` tells.
 
         Raises:
-            GateError: they are not of the last sum that this site helped to open, or cannot be.
+            GateError: the last sum that this site helped to open was none of this run.
             MessageError: they are no statistics.
         """
-        told = Statistics.from_dict(self._order.masking)
+        order, told = self._order, Statistics.from_dict(self._order.masking)
+        if told.run_id != order.run_id:
+            raise MessageError("the statistics name another run than the order")
         sites, mine = self._sums.opened(told.run_id)
-        if (told.run_id, told.sites) != (self._order.run_id, len(sites)):
-            raise GateError(WRONG, "the statistics name another run or another number of sites than the sum had")
-        self._check_no_less(told, mine)
-        self._sums.note_told(told.run_id, payload_hash(told.to_dict()))
-        write_atomically(self._root / FOLDER / FILE, told.to_file())
+        new = self._sums.note_told(told.run_id, payload_hash(told.to_dict()))
+        # No `and`: every check is made, whatever the others say.
+        kept = all([new, told.sites == len(sites), self._no_less(told, mine)])
+        name, words = (FILE, "kept") if kept else (REFUSED, "not believed: fewer than here, or told otherwise before")
+        write_atomically(self._root / FOLDER / name, told.to_file())
+        self._log.info("the statistics of run %s came and are %s; see %s", told.run_id, words, FOLDER / name)
         SecaggStore.of(self._root, told.run_id).end()
-        order = self._order
         return Report(
             run_id=order.run_id,
             round=order.round,
@@ -127,20 +142,19 @@ class Counting(Masking):
             base_digest=order.base_digest,
         )
 
-    def _check_no_less(self, told: Statistics, mine: str) -> None:
-        """Return only if no count is below what this site alone has put in, as far as that is still known here."""
-        card = read_card(self._root)
-        numbers = own_numbers(card) if card else []
-        if digest_of(numbers) != mine:
-            return
+    def _no_less(self, told: Statistics, mine: str) -> bool:
+        """Whether no count is below what this site alone has put in, as far as that is still known here."""
+        try:
+            numbers = own_numbers(own_card(self._root))
+        except (DataError, GateError):
+            return True
         own = folded(numbers)
-        less = any(
+        less = sum(
             count < rounded_down(own[name][label].count, SMALLEST)
             for name, cells in told.counts.items()
             for label, count in cells.items()
         )
-        if less:
-            raise GateError(WRONG, "the statistics tell of fewer records than this site alone has put into the sum")
+        return not less or self._sums.digest_of(numbers) != mine
 
 
 def check_session(session: Session, limits: RunLimits) -> None:

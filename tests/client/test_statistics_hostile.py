@@ -1,26 +1,22 @@
 """What a server that lies gets from a site in the name of statistics: a refusal with its code, and nothing else."""
 
 import dataclasses
-import json
 from datetime import UTC, datetime
 
 import pytest
 
 from client.config import RunLimits
 from client.datacard.stamp import FOLDER, PUBLIC
-from client.datacard.sums import AGAIN
 from client.errors import GateError
 from client.gate import CARD_APPROVED, STATISTICS_PRIVACY, check_statistics
 from client.privacy.policy import PrivacyPolicy, sign_policy
 from client.site_settings import with_privacy_policy
 from configs.loader import dump
 from protocol.errors import MessageError
-from protocol.messages import STAGE_ACTIONS, STATISTICS, STATISTICS_ACTIONS, Refusal, Report, to_json
+from protocol.messages import STAGE_ACTIONS, STATISTICS_ACTIONS, Refusal, Report, to_json
 from protocol.secagg.fixed_point import choose
-from protocol.secagg.server import Aggregator
 from protocol.signing import new_key
-from protocol.statistics import TABLES, fixed_point
-from server.statistics_run import read_statistics
+from protocol.statistics import fixed_point
 from tests.client.counted import ALL, Counted, Liar, approve, consent, lines, shorten, steps
 from tests.client.masked import config
 
@@ -173,60 +169,11 @@ def liar_recipe():
     return recipe
 
 
-def test_two_sums_over_other_sites_that_were_prepared_at_once_are_not_both_opened(liar, counting_folder):
-    """The server gets all agreements to the sum over four, opens that over three in another run, and comes back."""
-    lost = {(site, 1, 1, "unmask") for site in ALL}
-    first = Counted(counting_folder, "first", attempts=1, lost=lost)
-    kept = json.loads((first.folder / "round" / "masks.json").read_text())
-    accord = Aggregator.from_dict(kept["aggregator"]).accord().to_dict()
-    second = Counted(counting_folder, "second", attempts=1, lost={("dogwood", 1, 1, "mask")})
-    assert second.published.sites == 3
-    asked = liar.order(STATISTICS_ACTIONS["unmask"], accord, run_id="first")
-    for site in ALL[:3]:
-        assert liar.ask(site, asked) == Refusal(code="policy_statistics_again", text=AGAIN[:300])
-        assert ("first", "opened") not in steps(counting_folder / site)
-
-
 def test_a_stage_that_is_asked_again_gets_the_same_bytes_and_one_line(liar, counting_folder):
     asked = liar.order(masking=liar.session().to_dict())
     assert to_json(liar.ask("ash", asked)) == to_json(liar.ask("ash", asked))
     Counted(counting_folder, crashed={("ash", 1, 1, "mask"), ("ash", 1, 1, "unmask")})
     assert steps(counting_folder / "ash") == [("counts", "masked"), ("counts", "opened"), ("counts", "told")]
-
-
-@pytest.fixture
-def published(counted_folder):
-    return read_statistics(counted_folder / "runs" / "counts")
-
-
-def told(liar, published, site="ash", order_of="counts", **changes):
-    plain = json.loads(json.dumps(published.to_dict())) | changes
-    return liar.ask(site, liar.order(STATISTICS, plain, run_id=order_of, round=3))
-
-
-def test_statistics_that_cannot_be_are_not_kept(published, counted_folder):
-    liar, path = Liar(counted_folder), counted_folder / "ash" / FOLDER / "federation.json"
-    before, none = path.read_bytes(), {name: dict.fromkeys(labels, 0) for name, labels in TABLES.items()}
-    assert told(liar, published) == told(liar, published), "the same again is no harm"
-    for changes, code in (
-        ({"sites": 3}, "statistics_wrong"),
-        ({"counts": none}, "statistics_wrong"),
-        ({"made": "2020-01-01"}, "statistics_wrong"),
-        ({"labels": "0" * 64}, "bad_message"),
-        ({"counts": {**none, "images by organ": {"Dr. X": 10}}}, "bad_message"),
-        ({"counts": {**none, "images by organ": {"head": 1}}}, "bad_message"),
-        ({"counts": {**none, "images by organ": {"head": 10**12}}}, "bad_message"),
-    ):
-        assert told(liar, published, **changes).code == code, changes
-    assert told(liar, published, order_of="other").code == "statistics_wrong"
-    assert told(liar, published, order_of="other", run_id="other").code == "statistics_unknown"
-    assert path.read_bytes() == before
-
-
-def test_statistics_of_a_sum_that_a_site_was_not_in_are_not_kept(liar, counting_folder):
-    played = Counted(counting_folder, lost={("dogwood", 1, 1, "mask")})
-    assert told(liar, played.published, "dogwood").code == "statistics_unknown"
-    assert not (counting_folder / "dogwood" / FOLDER / "federation.json").exists()
 
 
 def test_a_log_without_its_last_lines_takes_part_in_nothing(counted_folder):
