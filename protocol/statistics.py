@@ -16,6 +16,7 @@ from protocol.labels import TABLES
 from protocol.papers import is_day
 from protocol.secagg.content import VERSION as CONTENT_VERSION
 from protocol.secagg.content import Content, require, require_name
+from protocol.secagg.errors import RangeError
 from protocol.secagg.fixed_point import FixedPoint, choose
 from protocol.secagg.session import LEAST_SITES
 from protocol.signing import canonical
@@ -70,8 +71,18 @@ def folded(numbers: list[int]) -> dict[str, dict[str, Cell]]:
 
 
 def total(mean: np.ndarray[Any, Any], sites: int) -> dict[str, dict[str, Cell]]:
-    """The tables summed over so many sites, exactly, out of the mean that secure aggregation opens."""
-    return folded([int(number) for number in np.rint(mean * sites)])
+    """The tables summed over so many sites, exactly, out of the mean that secure aggregation opens.
+
+    Raises:
+        RangeError: a number is below 0 or above what so many sites can have.
+    """
+    numbers = [int(number) for number in np.rint(mean * sites)]
+    if wrong := sum(not 0 <= number <= LARGEST * sites for number in numbers):
+        raise RangeError(
+            f"a site sent numbers that cannot be counts: {wrong} of {len(numbers)} in the sum are below 0 or above "
+            f"{LARGEST * sites:,}; which site, the masks hide"
+        )
+    return folded(numbers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,6 +141,7 @@ class _Run:
             FederationError: `federation.attempts` in a row were void, or one was after sites had revealed.
         """
         if self._journal.given_up(1):
+            self._rounds.clear()
             raise FederationError(
                 "the sites have revealed what opens the sum of this run, and too few of them; start another run"
             )
@@ -173,14 +174,17 @@ class _Run:
         )
         try:
             merged = round.play()
+            sites = len(merged.survivors)
+            summed = total(merged.mean, sites)
         except SecaggError as error:
             round.tally.reports.clear()
             noted = self._noted(self._record(order, round, started, void=True))
+            # Masked words and shares serve nothing any more, and are what a sum could still be opened with.
+            self._rounds.clear()
             words = self._terms.why_void(round, error, "Nothing was opened")
             raise VoidRoundError(words, noted, over=round.revealed) from None
-        sites = len(merged.survivors)
         made = datetime.now(UTC).date().isoformat()
-        published = Statistics.of(total(merged.mean, sites), run_id=order.run_id, sites=sites, made=made)
+        published = Statistics.of(summed, run_id=order.run_id, sites=sites, made=made)
         noted = self._noted(self._record(order, round, started))
         write_whole(self._folder / FILE, published.to_file())
         return noted, published

@@ -6,6 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+import client.statistics
 from client.cli_log import line_words
 from client.datacard.card import build
 from client.datacard.facts import NotMeasured
@@ -14,6 +15,7 @@ from client.log_check import check_site_log
 from client.secagg_store import VECTOR, SecaggStore
 from mumc_model.errors import ConfigError
 from protocol.records import reply_from_record
+from protocol.secagg import site as site_stages
 from protocol.secagg.state import ENDED
 from protocol.statistics import VALUES, Statistics
 from server.errors import FederationError
@@ -96,6 +98,41 @@ def test_below_three_sites_nothing_is_opened_and_the_next_attempt_sums_all(count
     assert str(void.error).endswith("Nothing was opened")
     assert len(opened) == 1
     assert not (void.folder / FILE).exists()
+
+
+@pytest.mark.parametrize("lie", [-1000, 2_000_000_000])
+def test_numbers_of_a_site_that_cannot_be_counts_end_the_run_in_words(counting_folder, monkeypatch, lie):
+    """No site's client sends such words; one that another has written may."""
+    encode, own, at_work = site_stages.encode_packed, client.statistics.own_numbers, []
+
+    def lying(update, *rest):
+        words, clipped = encode(update, *rest)
+        words[0] = np.uint32(lie % 2**32) if at_work[-1] == "birch" else words[0]
+        return words, clipped
+
+    monkeypatch.setattr(client.statistics, "own_numbers", lambda card: at_work.append(card.site) or own(card))
+    monkeypatch.setattr(site_stages, "encode_packed", lying)
+    played = Counted(counting_folder)
+    assert isinstance(played.error, FederationError)
+    assert "a site sent numbers that cannot be counts: 1 of 82 in the sum are below 0 or above" in str(played.error)
+    assert [(record.sites_merged, record.secagg["revealed"]) for record in played.records] == [(0, True)]
+    assert not (played.folder / "round").exists()
+    again = Counted(counting_folder, resume=True)
+    assert "the sites have revealed what opens the sum of this run" in str(again.error)
+    assert again.grid.asked == []
+
+
+@pytest.mark.parametrize("stage", ["agree", "unmask"])
+def test_after_a_void_attempt_no_masked_words_stay_at_the_server(counting_folder, stage):
+    void = Counted(counting_folder, attempts=1, lost={(site, 1, 1, stage) for site in ALL[:2]})
+    assert isinstance(void.error, FederationError)
+    assert not (void.folder / "round").exists()
+    assert not list(void.folder.rglob("*.safetensors"))
+    folder = RoundFolder(void.folder / "round")
+    folder.keep_masks({"left": "by a server that was killed before it had cleared them"})
+    again = Counted(counting_folder, attempts=2, resume=True)
+    assert (again.published is None) == (stage == "unmask"), "who has revealed takes part in no other attempt"
+    assert not folder.folder.exists()
 
 
 def killed_run(folder, **faults):
