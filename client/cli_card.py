@@ -77,8 +77,27 @@ def _approve(folder: Path, person: str, yes: bool) -> None:
         raise SiteError(f"the site's data {UNFIT[state]}; look at it first: mumc-site card {folder}")
     typer.echo(json.dumps(facts_that_leave(folder, made), indent=1))
     typer.echo(f"this, and nothing else of the card, leaves {made.site} with the file.")
+    if sentence := _goes_into_sums(folder):
+        typer.echo(sentence)
     if not yes:
         typer.confirm("sign it?", abort=True, err=True)
     typer.echo(
         f"signed by {person}, and noted in the site's log; send to the operator: {publish(folder, made, person)}"
+    )
+
+
+def _goes_into_sums(folder: Path) -> str:
+    """What a person approves beside the card where the site's limits list statistics; else nothing."""
+    from client.config import RunLimits, read_site_config
+    from client.datacard.sums import QUARTER
+    from protocol.messages import STATISTICS
+    from protocol.secagg.session import LEAST_SITES
+
+    limits = read_site_config(folder).policy.runs or RunLimits()
+    if STATISTICS not in limits.actions:
+        return ""
+    return (
+        f"and, since policy.runs.actions lists {STATISTICS}: whenever the server asks, the exact counts of the five "
+        f"tables and of the patients behind them go, masked, into a sum of at least "
+        f"{max(limits.min_sites, LEAST_SITES)} sites, and into another sum once in {QUARTER.days} days."
     )

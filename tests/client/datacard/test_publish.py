@@ -24,6 +24,7 @@ from client.log_check import check_site_log
 from mumc_model.data.site_writer import SiteWriter
 from protocol.datacard import opened
 from protocol.signing import public_hex
+from tests.client.masked import limit
 from tests.client.privacy.private_rounds import approve as approve_privacy
 from tests.federation import found, take_in
 
@@ -145,6 +146,18 @@ def test_approving_shows_what_leaves_and_asks(site, monkeypatch, capsys):
     shown = json.loads(re.search(r"^\{.*^\}$", said, flags=re.MULTILINE | re.DOTALL).group())
     assert shown == opened((site / FOLDER / PUBLIC).read_text(), "north", SiteKeys.open(site).public[1])
     assert "signed by A. Person" in said
+
+
+def test_who_approves_reads_that_exact_counts_go_into_sums_where_the_site_s_limits_list_statistics(
+    site, monkeypatch, capsys
+):
+    words = ("card", site, "--approve", "--person", "A. Person", "--yes")
+    assert "query.statistics" not in call(monkeypatch, capsys, *words)
+    limit(site, actions=["train.pretrain", "query.statistics"], min_sites=5)
+    said = call(monkeypatch, capsys, *words)
+    assert "go, masked, into a sum of at least 5 sites, and into another sum once in 90 days." in said
+    limit(site, actions=["train.pretrain", "query.statistics"], min_sites=1)
+    assert "into a sum of at least 3 sites" in call(monkeypatch, capsys, *words)
 
 
 def test_a_machine_that_has_no_name_for_its_user_notes_the_user_s_number(site, monkeypatch, capsys):
