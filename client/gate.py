@@ -22,6 +22,7 @@ from mumc_model.config import Recipe
 from protocol.messages import STATISTICS, Order, Report
 from protocol.records import order_from_record
 from protocol.signing import payload_hash
+from protocol.suppression import SMALLEST
 
 CallNext = Callable[[Message, Context], Message]
 CODE_KEY = "code"
@@ -45,6 +46,10 @@ CARD_APPROVED = (
 STATISTICS_PRIVACY = (
     "the site is under differential privacy, and exact sums of its counts were charged to no budget, so it takes part "
     "in no statistics"
+)
+STATISTICS_SMALLEST = (
+    f"the site lets no figure about fewer leave than its own smallest count, which is above {SMALLEST}, and statistics "
+    f"tell every sum from {SMALLEST} on, so it takes part in none (policy.runs.smallest_count)"
 )
 MOST_REHEARSED = 2
 """Steps of a rehearsal."""
@@ -140,6 +145,8 @@ def check_counts(limits: RunLimits, root: Path, *, approved: bool = True) -> Non
     """
     if limits.privacy == "required" or read_policy(root) is not None:
         raise GateError("policy_statistics", STATISTICS_PRIVACY)
+    if limits.smallest_count > SMALLEST:
+        raise GateError("policy_statistics", STATISTICS_SMALLEST)
     if approved and not is_approved(root):
         raise GateError("policy_card", CARD_APPROVED)
 

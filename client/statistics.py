@@ -41,6 +41,17 @@ REFUSED = "federation-refused.json"
 class Counting(Masking):
     """One order of the statistics at a site whose limits allow them (`client/gate.py`)."""
 
+    def advertise(self) -> Report:
+        """Fresh keys for a session over the labels that this site knows too; see `Masking.advertise`.
+
+        Raises:
+            GateError: it is over others.
+            GateError, SecaggError, StaleError: see there.
+        """
+        # Before it is compared with the order: a session over other labels would pass for one of training.
+        check_labels(Session.from_dict(self._order.masking))
+        return super().advertise()
+
     def _accept(self, session: Session, limits: RunLimits) -> None:
         """Return only if the site's counts may go into the sum of this session. A training at work goes on beside it.
 
@@ -158,7 +169,7 @@ class Counting(Masking):
 
 
 def check_session(session: Session, limits: RunLimits) -> None:
-    """Return only if a session sums what this site knows as statistics, exactly, and covers the site as it asks.
+    """Return only if a session sums counts exactly, and covers the site as it asks.
 
     Raises:
         GateError, SessionError: it does not.
@@ -171,14 +182,22 @@ def check_session(session: Session, limits: RunLimits) -> None:
             f"the session may open a sum of {session.threshold} sites, and this site hides among no fewer than "
             f"{fewest} (policy.runs.min_sites)",
         )
-    if (session.schema_digest, session.base_digest, session.values) != (DIGEST, DIGEST, VALUES):
-        raise GateError(
-            "statistics_labels", "the session sums other labels than this site knows; install the same fedmumc"
-        )
     if set(session.weights.values()) != {1}:
         raise SessionError("the session weighs the counts of its sites; every site of a sum of counts has weight 1")
     if session.fixed_point != fixed_point(len(session.sites), session.threshold):
         raise SessionError("the session's format is not the one in which counts are summed exactly")
+
+
+def check_labels(session: Session) -> None:
+    """Return only if a session is over the labels that this site knows.
+
+    Raises:
+        GateError: it is not.
+    """
+    if (session.schema_digest, session.base_digest, session.values) != (DIGEST, DIGEST, VALUES):
+        raise GateError(
+            "statistics_labels", "the session sums other labels than this site knows; install the same fedmumc"
+        )
 
 
 def own_card(root: Path) -> DataCard:

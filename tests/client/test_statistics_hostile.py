@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 import pytest
 
 from client.config import RunLimits
+from client.datacard.card import build
 from client.datacard.stamp import FOLDER, PUBLIC
+from client.datacard.write import write_card
 from client.errors import GateError
-from client.gate import CARD_APPROVED, STATISTICS_PRIVACY, check_statistics
+from client.gate import CARD_APPROVED, STATISTICS_PRIVACY, STATISTICS_SMALLEST, check_statistics
 from client.privacy.policy import PrivacyPolicy, sign_policy
 from client.site_settings import with_privacy_policy
 from configs.loader import dump
@@ -17,6 +19,7 @@ from protocol.messages import STAGE_ACTIONS, STATISTICS_ACTIONS, Refusal, Report
 from protocol.secagg.fixed_point import choose
 from protocol.signing import new_key
 from protocol.statistics import fixed_point
+from protocol.suppression import SMALLEST
 from tests.client.counted import ALL, Counted, Liar, approve, consent, lines, shorten, steps
 from tests.client.masked import config
 
@@ -70,6 +73,20 @@ def test_a_site_that_hides_among_more_or_from_more_says_so(liar, counting_folder
     assert liar.advertise().code == "policy_colluding"
 
 
+def test_a_site_with_fewer_records_than_its_own_limit_asks_for_takes_no_part(liar, counting_folder):
+    consent(counting_folder / "ash", min_records=47)
+    assert liar.advertise().code == "policy_records"
+    consent(counting_folder / "ash", min_records=46)
+    assert isinstance(liar.advertise(), Report)
+
+
+def test_a_server_that_knows_other_labels_hears_so(liar):
+    """It names them in the order too, and not the session alone."""
+    others = {"base_digest": "d" * 64, "schema_digest": "d" * 64}
+    answer = liar.ask("ash", liar.order(masking=liar.session(**others).to_dict(), base_digest="d" * 64))
+    assert answer.code == "statistics_labels"
+
+
 def not_listed(root):
     consent(root, actions=["train.pretrain"])
 
@@ -87,6 +104,11 @@ def signed(root):
     path.write_text(with_privacy_policy(path.read_text(), policy.to_dict()))
 
 
+def careful(root):
+    consent(root, smallest_count=SMALLEST + 1)
+    approve(root)
+
+
 def changed(root):
     shorten(root, 1)
 
@@ -100,6 +122,21 @@ def edited(root):
     path.write_text(path.read_text().replace('"smallest": 10', '"smallest": 20'))
 
 
+def rebuilt(root):
+    """A card of the data as it is, which nobody has approved, beside the approved one of the data as it was."""
+    shorten(root, 1)
+    write_card(root, build(root))
+
+
+def put_back(root):
+    """The public card that was approved before the last one, which the site has signed too."""
+    before = (root / FOLDER / PUBLIC).read_bytes()
+    shorten(root, 10)
+    approve(root)
+    assert (root / FOLDER / PUBLIC).read_bytes() != before
+    (root / FOLDER / PUBLIC).write_bytes(before)
+
+
 def asleep(root):
     hour = (datetime.now().hour + 2) % 24
     consent(root, hours=f"{hour:02d}:00-{hour:02d}:30")
@@ -111,7 +148,10 @@ def asleep(root):
         (not_listed, "policy_actions", None),
         (private, "policy_statistics", STATISTICS_PRIVACY),
         (signed, "policy_statistics", STATISTICS_PRIVACY),
+        (careful, "policy_statistics", STATISTICS_SMALLEST),
         (changed, "policy_card", CARD_APPROVED),
+        (rebuilt, "policy_card", CARD_APPROVED),
+        (put_back, "policy_card", CARD_APPROVED),
         (unapproved, "policy_card", CARD_APPROVED),
         (edited, "policy_card", CARD_APPROVED),
         (asleep, "policy_hours", None),

@@ -6,7 +6,7 @@ import pytest
 
 from client.datacard.card import build
 from client.datacard.write import write_card
-from client.gate import CARD_APPROVED, CARD_REASONS, STATISTICS_PRIVACY
+from client.gate import CARD_APPROVED, CARD_REASONS, STATISTICS_PRIVACY, STATISTICS_SMALLEST
 from protocol.messages import STATISTICS
 
 
@@ -57,7 +57,12 @@ def test_a_card_of_an_earlier_fedmumc_is_named(site, limit, status, what):
 
 
 @pytest.mark.parametrize(
-    ("limits", "why"), [({}, CARD_APPROVED.partition("; ")[0]), ({"privacy": "required"}, STATISTICS_PRIVACY)]
+    ("limits", "why"),
+    [
+        ({}, CARD_APPROVED.partition("; ")[0]),
+        ({"privacy": "required"}, STATISTICS_PRIVACY),
+        ({"smallest_count": 11}, STATISTICS_SMALLEST),
+    ],
 )
 def test_a_site_that_lists_statistics_hears_beforehand_why_its_counts_would_go_into_none(site, limits, why):
     site.limit(actions=["train.pretrain", STATISTICS], **limits)
