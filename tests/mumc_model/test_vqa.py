@@ -1,5 +1,9 @@
+import math
+
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from mumc_model.candidates import AnswerTree, Candidates, Forest
 from mumc_model.config import FinetuneConfig, ModelConfig, TextConfig, VisionConfig
@@ -101,16 +105,40 @@ def test_ranking_in_small_blocks_changes_nothing(monkeypatch):
     torch.testing.assert_close(model.rank(state, QUESTION_MASK, candidates), whole)
 
 
+def shifted(shift, bias):
+    """Two rows, 300 words whose logits lie about `shift` without their biases, and biases about `bias`."""
+    generator = torch.Generator().manual_seed(0)
+    rows, words, biases = (torch.randn(*shape, generator=generator) for shape in ((2, 5), (300, 5), (300,)))
+    rows, words = (torch.cat([part, torch.ones(len(part), 1)], dim=1) for part in (rows, words))
+    words[:, 5] = shift
+    return rows, words, biases + bias
+
+
 @pytest.mark.parametrize("shift", [-95.0, -60.0, 60.0, 95.0])
 def test_a_sum_that_single_precision_cannot_hold_is_done_the_careful_way(shift):
     """The exponentials of all logits would be rounded away, or infinite; the ones between are done in the cache."""
-    generator = torch.Generator().manual_seed(0)
-    rows, words, bias = (torch.randn(*shape, generator=generator) for shape in ((2, 5), (300, 5), (300,)))
-    found = log_normaliser(rows[None], words, bias + shift)[0]
-    expected = torch.nn.functional.linear(rows.double(), words.double(), bias.double() + shift).logsumexp(1)
-    torch.testing.assert_close(found, expected.float(), atol=2e-5, rtol=0)
-    careful = not _log_sum_in_cache(rows, words, bias + shift).isfinite().all()
+    careful = not _log_sum_in_cache(*shifted(shift, 0.0)).isfinite().all()
     assert careful == (abs(shift) > 90)
+
+
+@given(st.floats(-110, 110), st.one_of(st.floats(-13, 13), st.floats(-110, 110)))
+@example(-100.0, 60.0)
+@example(-98.0, 20.0)
+@example(80.0, -100.0)
+@settings(deadline=None, max_examples=100)
+def test_the_sum_over_the_vocabulary_is_that_of_double_precision_however_large_logits_and_biases_are(shift, bias):
+    rows, words, biases = shifted(shift, bias)
+    found = log_normaliser(rows[None], words, biases)[0]
+    expected = torch.nn.functional.linear(rows.double(), words.double(), biases.double()).logsumexp(1)
+    torch.testing.assert_close(found, expected.float(), atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [10.0, 20.0])
+def test_a_bias_does_not_bring_back_what_was_rounded_away_of_a_whole_vocabulary(bias):
+    words, biases = torch.ones(30522, 1), torch.full((30522,), bias)
+    for logit in torch.linspace(-110, -75, 71):
+        found = log_normaliser(logit.view(1, 1, 1), words, biases)[0, 0]
+        torch.testing.assert_close(found, logit + bias + math.log(30522), atol=5e-5, rtol=0)
 
 
 def test_padding_that_all_questions_share_is_not_looked_at_and_a_mask_is_made_only_where_one_is_shorter():
@@ -125,8 +153,8 @@ def test_padding_that_all_questions_share_is_not_looked_at_and_a_mask_is_made_on
     assert mask[:, 0, 0].tolist() == [[True, True], [True, False], [True, True]]
 
 
-def test_ranking_knows_a_word_whose_logit_is_out_of_reach_of_the_first_ones(monkeypatch):
-    """Relative to the first words its exponential is infinite in single precision, and finite in double."""
+def test_ranking_knows_a_word_whose_logit_is_far_above_all_others():
+    """Its exponential is infinite in single precision, and finite in double."""
     model, candidates = answering(), Candidates.build([""] * 6, *tokens())
     with torch.no_grad():
         model.text_decoder.cls.predictions.bias[9] += 500.0
