@@ -110,7 +110,7 @@ def _summed(entry: dict[str, Any]) -> str:
     said = {
         "masked": "the counts go under masks into a sum among {sites}",
         "opened": "this site helps to open the sum over {sites}",
-        "told": "the published statistics came",
+        "told": "statistics came; state/site.log says whether they are kept",
     }
     return said[entry["step"]].format(sites=", ".join(entry.get("sites", [])))
 

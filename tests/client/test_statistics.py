@@ -227,7 +227,7 @@ def test_the_log_of_a_site_shows_in_words_what_it_was_in(counted_folder):
     shown = [line_words(entry)[21:] for entry in site_log_file(counted_folder / "ash").entries()]
     assert "counts: the counts go under masks into a sum among ash, birch, cedar, dogwood" in shown
     assert "counts: this site helps to open the sum over ash, birch, cedar, dogwood" in shown
-    assert "counts: the published statistics came" in shown
+    assert "counts: statistics came; state/site.log says whether they are kept" in shown
     assert any(line.startswith("dr-ash approved the public data card ") for line in shown)
     assert "counts round 1.1 query.statistics_mask  order, 0 steps, 0 bytes came" in shown
 
