@@ -25,6 +25,8 @@ from mumc_model.views import OnAnswered, View
 EVALUATION = "evaluation.json"
 ANSWERS = "answers.jsonl"
 """Beside an evaluation: every answered question of it, for the site's own eyes and for pairing two evaluations."""
+SHEET, DRAWING = "evaluation.md", "evaluation.svg"
+"""What an evaluation is for people to read."""
 VIEWS: tuple[tuple[str, View], ...] = (("blank_image", "blank"), ("shuffled_image", "shuffled"))
 
 
@@ -90,8 +92,8 @@ def write_evaluation(card: Card, folder: Path, title: str) -> None:
     """Write `evaluation.json`, `.md` and `.svg`."""
     text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / EVALUATION, (text + "\n").encode())
-    write_atomically(folder / "evaluation.md", to_markdown(card, title).encode())
-    draw(card, folder / "evaluation.svg")
+    write_atomically(folder / SHEET, to_markdown(card, title).encode())
+    draw(card, folder / DRAWING)
 
 
 def keep_answers(rows: Sequence[AnswerRow], folder: Path) -> None:
@@ -99,6 +101,7 @@ def keep_answers(rows: Sequence[AnswerRow], folder: Path) -> None:
 
     What an earlier evaluation says of itself goes first: beside other answers it would be wrong.
     """
-    (folder / EVALUATION).unlink(missing_ok=True)
+    for name in (EVALUATION, SHEET, DRAWING):
+        (folder / name).unlink(missing_ok=True)
     lines = [json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows]
     write_atomically(folder / ANSWERS, "".join(lines).encode())

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from client.cli import main
+from client.vqa.evaluate import keep_answers
 from mumc_model.checkpoint import load_weights
 from mumc_model.config import ModelConfig, TextConfig, VisionConfig
 from mumc_model.model import build_model
@@ -68,6 +69,13 @@ def test_an_evaluation_states_what_it_measured_and_how(called, site, tmp_path, m
     for part in ("24 questions", "clinical", "best of 2 looks", "95 %"):
         assert part in out
     assert (tmp_path / "evaluation.svg").is_file()
+
+
+def test_an_evaluation_that_is_stopped_leaves_nothing_of_the_one_before_beside_its_answers(called, site, tmp_path):
+    assert called("evaluate", site, "--out", tmp_path)[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} > {"evaluation.json", "evaluation.md", "evaluation.svg"}
+    keep_answers([], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
 
 
 def test_encoders_are_asked_zero_shot_and_for_retrieval(called, site, encoders, tmp_path):
