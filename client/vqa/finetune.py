@@ -95,19 +95,36 @@ def finetune_members(
     """
     if len({tuple(load_tokenizer(folder).vocab) for folder in model_folders}) > 1:
         raise ConfigError("the encoders were trained with different vocabularies; give encoders of one run")
-    members, before = [], [0]
+    count = _StepsOfAll(len(model_folders), on_start, on_step)
+    members = [
+        learn_here(site, folder, overrides, seed + place, on_start=count.begin, on_step=count.step)
+        for place, folder in enumerate(model_folders)
+    ]
+    _keep(members, out, site, curve_beside(model_folders[0]))
+    return [member.result for member in members]
 
-    def begins(steps: int) -> None:
-        before.append(before[-1] + steps)
-        if len(before) == 2:
-            on_start(steps * len(model_folders))
 
-    def stepped(done: int, loss: float) -> None:
-        if on_step:
-            on_step(before[-2] + done, loss)
+class _StepsOfAll:
+    """Steps of members that learn one after the other, told as those of one fine-tuning."""
 
-    for place, folder in enumerate(model_folders):
-        members.append(learn_here(site, folder, overrides, seed + place, on_start=begins, on_step=stepped))
+    def __init__(self, members: int, on_start: Callable[[int], None], on_step: OnStep | None) -> None:
+        self._members, self._on_start, self._on_step = members, on_start, on_step
+        self._begun: list[int] = []
+
+    def begin(self, steps: int) -> None:
+        """A member begins, which takes so many steps."""
+        if not self._begun:
+            self._on_start(steps * self._members)
+        self._begun.append(steps)
+
+    def step(self, done: int, loss: float) -> None:
+        """The member has done so many of its steps."""
+        if self._on_step:
+            self._on_step(sum(self._begun[:-1]) + done, loss)
+
+
+def _keep(members: Sequence[Learned], out: Path, site: Site, curve: Sequence[float]) -> None:
+    """Write what answers by the mean of all members, or as the one that there is."""
     first, count = members[0], len(members)
     answerer = join(
         [member.answerer for member in members],
@@ -115,13 +132,12 @@ def finetune_members(
         train=first.data.train,
         validation=first.data.val,
         device=site.device,
-        curve=curve_beside(model_folders[0]),
+        curve=curve,
     )
     facts = dict(first.facts)
     if count > 1:
         facts |= {"members": count, "selection": f"the mean of {count} members, each {first.result.selection}"}
     answerer.save(out, facts, [member.facts for member in members[1:]])
-    return [member.result for member in members]
 
 
 def curve_beside(model_folder: Path) -> tuple[float, ...]:

@@ -7,6 +7,8 @@ import pytest
 
 from client.keys import SiteKeys
 from client.own_model import opened
+from client.site import open_folder
+from client.vqa.finetune import finetune_members
 from mumc_model.pretrained import read_config
 
 SETTINGS = ("finetune.steps=4", "finetune.select_every=2")
@@ -45,6 +47,20 @@ def test_several_models_answer_as_one_from_fine_tuning_to_the_evaluation(called,
     code, _, told = called("evaluate", site, "--method", "generate", "--out", tmp_path)
     assert code == 2
     assert "an ensemble answers by the mean over its list" in told
+
+
+def test_steps_of_several_members_are_told_as_those_of_one_fine_tuning(site, encoders, tmp_path):
+    begun, done = [], []
+    finetune_members(
+        open_folder(site),
+        [encoders, encoders],
+        tmp_path / "out",
+        SETTINGS,
+        0,
+        on_start=begun.append,
+        on_step=lambda step, loss: done.append(step),
+    )
+    assert (begun, done) == ([8], [1, 2, 3, 4, 5, 6, 7, 8])
 
 
 def test_a_model_that_may_leave_is_one(called, site, encoders, tmp_path):
