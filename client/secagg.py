@@ -122,7 +122,7 @@ class Masking:
         return report
 
     def _accept(self, session: Session, limits: RunLimits) -> None:
-        """Return only if this site takes part in the session on these terms; sessions of other runs are over then.
+        """Return only if this site takes part in the session on these terms; those of other trainings are over then.
 
         Raises:
             GateError, SecaggError: it does not.
