@@ -24,7 +24,7 @@ from protocol.bundle import installed_digest
 from protocol.errors import MessageError, UnexpectedWeightsError
 from protocol.lock import exclusive
 from protocol.messages import STATISTICS, STATISTICS_ACTIONS, Order, Report
-from protocol.secagg.errors import SecaggError
+from protocol.secagg.errors import RangeError, SecaggError
 from protocol.secagg.session import LEAST_SITES, Session
 from protocol.statistics import DIGEST, VALUES, Statistics, fixed_point, total
 from server.checkpoint import write_whole
@@ -143,7 +143,7 @@ class _Run:
         if self._journal.given_up(1):
             self._rounds.clear()
             raise FederationError(
-                "the sites have revealed what opens the sum of this run, and too few of them; start another run"
+                "the sites have revealed what opens the sum of this run, and it came to nothing; start another run"
             )
         for attempt in count(self._next_attempt()):
             order = self._order(1, attempt, STATISTICS_ACTIONS["advertise"], {"stage": "advertise"})
@@ -181,7 +181,8 @@ class _Run:
             noted = self._noted(self._record(order, round, started, void=True))
             # Masked words and shares serve nothing any more, and are what a sum could still be opened with.
             self._rounds.clear()
-            words = self._terms.why_void(round, error, "Nothing was opened")
+            rest = "Nothing is published" if isinstance(error, RangeError) else "Nothing was opened"
+            words = self._terms.why_void(round, error, rest)
             raise VoidRoundError(words, noted, over=round.revealed) from None
         made = datetime.now(UTC).date().isoformat()
         published = Statistics.of(summed, run_id=order.run_id, sites=sites, made=made)

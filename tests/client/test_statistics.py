@@ -115,6 +115,7 @@ def test_numbers_of_a_site_that_cannot_be_counts_end_the_run_in_words(counting_f
     played = Counted(counting_folder)
     assert isinstance(played.error, FederationError)
     assert "a site sent numbers that cannot be counts: 1 of 82 in the sum are below 0 or above" in str(played.error)
+    assert str(played.error).endswith("Lost: none. Nothing is published")
     assert [(record.sites_merged, record.secagg["revealed"]) for record in played.records] == [(0, True)]
     assert not (played.folder / "round").exists()
     again = Counted(counting_folder, resume=True)
