@@ -70,7 +70,8 @@ def answering(found: Found) -> list[Figure]:
     rows = []
     for name, row in found.get("ranking", {}).items():
         said = f"{row['seconds']:.3g} s a question"
-        what = f"ranking {row['candidates']} answers, {name}, over tiled states"
+        shapes, tokens = name.removesuffix("_whole"), row["answer_tokens"]
+        what = f"ranking {row['candidates']} answers of up to {tokens} tokens, {shapes}, over tiled states"
         rows.append(Figure(what=what, value=row["speed_up"], unit="x", least=5.0, beside=said))
     for name, row in found.get("finetuning", {}).items():
         what = f"fine-tuning step at 384 px, {name}, operations over a matrix product's"
