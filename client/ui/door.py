@@ -25,6 +25,7 @@ PATHS = (
     "/theme.css",
     "/gradio_api/cancel",
     "/gradio_api/reset",
+    "/gradio_api/run/predict",
     "/gradio_api/startup-events",
     "/gradio_api/upload",
     "/gradio_api/upload_progress",

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 Updates = dict[gr.Component, Any]
 """New values of some components; the others stay as they are."""
+MODEL_LANE = "model"
+"""Handlers with this `concurrency_id` go one after another, in the order of asking: it is one model that they use."""
 
 
 def faults_at(place: gr.Markdown) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
@@ -38,6 +40,16 @@ def faults_at(place: gr.Markdown) -> Callable[[Callable[..., Updates]], Callable
         return handled
 
     return decorate
+
+
+def answer_directly(page: gr.Blocks) -> None:
+    """Have handlers answer the request that asks for them, except in the model's lane and where progress is shown.
+
+    Gradio's other way is one stream for all answers to a visitor, which is closed once none is awaited. On a busy
+    machine a browser may hear of that only after it has asked for something else, and then waits for ever.
+    """
+    for handler in page.fns.values():
+        handler.queue = handler.tracks_progress or handler.concurrency_id == MODEL_LANE
 
 
 def number(value: float | None, name: str, *, least: float | None = None, most: float | None = None) -> float:

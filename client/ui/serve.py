@@ -64,6 +64,8 @@ def _serve(build: "Callable[[], gr.Blocks]", address: Address, port: int, users:
         ssl_certfile=address.certificate,
         ssl_keyfile=None if address.certificate_key is None else str(address.certificate_key),
         timeout_graceful_shutdown=2,
+        # A request on a connection that is just being given up is lost: one is kept for longer than people pause.
+        timeout_keep_alive=120,
     )
     typer.echo(f"{blocks.title}: {address.url(port, key)}\nCtrl-C ends it")
     config.fd = descriptor
@@ -75,8 +77,10 @@ def _mounted(blocks: "gr.Blocks", address: Address, port: int, users: Users | No
     import fastapi
     import gradio as gr
 
+    from client.ui.handling import answer_directly
     from client.ui.look import CSS, THEME
 
+    answer_directly(blocks)
     page: FastAPI = gr.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         blocks,

@@ -9,7 +9,7 @@ import gradio as gr
 from client.asking import ask_at
 from client.errors import PageError
 from client.own_model import folder_of_model, opened
-from client.ui.handling import Updates, faults_at, number
+from client.ui.handling import MODEL_LANE, Updates, faults_at, number
 from client.ui.look import alert, empty, paragraph, said, shown
 from client.ui.workbench.answer import answer_html
 from client.ui.workbench.picture import looked_html, study_html
@@ -24,8 +24,6 @@ LOOKS = [(PLAIN, PLAIN), ("relevance", "relevance"), ("attention", "attention")]
 MOST_LETTERS = 500
 FIRST = "Choose a study or give a file, type a question, and press Ask."
 OPENING = "The model is being opened."
-MODEL_LANE = "model"
-"""All that the model does goes one after another: it is one model."""
 
 
 @dataclass(frozen=True, kw_only=True)

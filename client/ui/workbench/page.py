@@ -7,9 +7,9 @@ import gradio as gr
 
 from client.config import read_site_config
 from client.own_model import OWN_MODEL, Stamps, model_files, stamps_of
-from client.ui.handling import Updates, faults_at
+from client.ui.handling import MODEL_LANE, Updates, faults_at
 from client.ui.look import paragraph, said, shown, table
-from client.ui.workbench.ask import MODEL_LANE, AskTab
+from client.ui.workbench.ask import AskTab
 from client.ui.workbench.federation import federation_html
 from client.ui.workbench.records import LAST, entries_of, question_rows
 from client.ui.workbench.training import training_html

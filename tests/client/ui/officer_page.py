@@ -66,14 +66,7 @@ class OfficersPage:
             dependencies = client.get("/config").json()["dependencies"]
             found = next(one["id"] for one in dependencies if one["api_name"] == handler)
             body = {"data": values, "fn_index": found, "session_hash": session}
-            client.post("/gradio_api/queue/join", json=body).raise_for_status()
-            with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
-                lines = []
-                for line in stream.iter_lines():
-                    lines.append(line)
-                    if "process_completed" in line:
-                        break
-        return "\n".join(lines)
+            return client.post("/gradio_api/run/predict", json=body).text
 
 
 @contextmanager

@@ -28,7 +28,15 @@ def ask(
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/config", "/assets/a.js", "/gradio_api/queue/join", "/gradio_api/file=/tmp/x.png"]
+    "path",
+    [
+        "/",
+        "/config",
+        "/assets/a.js",
+        "/gradio_api/queue/join",
+        "/gradio_api/run/predict",
+        "/gradio_api/file=/tmp/x.png",
+    ],
 )
 def test_what_a_browser_needs_goes_through(path):
     assert ask(path)[0] == 200

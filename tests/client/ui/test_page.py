@@ -123,4 +123,5 @@ def test_a_page_answers_while_wrong_passwords_wait_and_one_taken_out_is_out(guar
         assert [one.result().status_code for one in tries] == [400] * 3
         users.write_text("".join(line for line in users.read_text().splitlines(True) if line.startswith("bob")))
         assert "components" not in client.get("/config").json()
-        assert client.post("/gradio_api/queue/join", json={}).status_code == 401
+        for path in ("queue/join", "run/predict"):
+            assert client.post(f"/gradio_api/{path}", json={}).status_code == 401

@@ -311,7 +311,7 @@ def test_the_keyboard_alone_is_enough_and_news_do_not_disturb(visit, page, site)
     visit.page.keyboard.press("Tab")
     visit.page.keyboard.type("is there")
     site_log_file(site).path.touch()
-    with visit.page.expect_response("**/queue/join*"):
+    with visit.page.expect_response("**/run/predict*"):
         visit.page.clock.fast_forward(11_000)
     visit.page.keyboard.type(" a mass")
     assert visit.page.get_by_label("Question", exact=True).input_value() == QUESTION
