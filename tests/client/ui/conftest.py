@@ -17,7 +17,8 @@ def chromium():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as play:
         # Who runs the tests in a container is root, for whom chromium has no sandbox.
-        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        # And no machine here has a GPU: to draw as if there were one takes a processor more.
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-expect.set_options(timeout=20_000)  # As long as all else here waits: the machine may be busy.
+PATIENCE_MS = 60_000
+"""So long a test waits for what should be there at once: the machine may be busy."""
+expect.set_options(timeout=PATIENCE_MS)
 ROOT = Path(__file__).resolve().parents[3]
 WATCHED = """
 import sys
@@ -89,7 +91,7 @@ class Visit:
 
     def __init__(self, context: BrowserContext) -> None:
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))

@@ -92,6 +92,11 @@ def test_the_plan_shows_the_numbers_that_its_own_line_prints_at_a_terminal(opene
     assert opened.page.get_by_role("img", name="over delta").count() == 1
 
 
+def test_the_plan_does_not_come_through_the_stream_that_is_closed_between_answers(opened):
+    assert any("/run/predict" in url for url in opened.requests)
+    assert not any("/queue/" in url for url in opened.requests)
+
+
 def test_the_page_names_its_site(opened):
     assert opened.page.get_by_role("heading", level=1).inner_text() == f"Privacy budget of {NAME}"
 
@@ -241,7 +246,7 @@ def test_the_audit_shows_its_bounds_beside_the_claim_as_its_json_says(opened, pa
     assert opened.alert().inner_text() == "made-up patients is 'many'; type a number, as 10000"
     opened.page.get_by_label("Made-up patients").fill("400")
     opened.page.get_by_role("button", name="Run the audit").click()
-    opened.page.get_by_text("claimed by the accountant").wait_for(timeout=60_000)
+    opened.page.get_by_text("claimed by the accountant").wait_for()
     rows = [row[1] for row in opened.table("no bound may be above the claim")]
     with opened.page.expect_download() as download:
         opened.page.get_by_role("button", name="Export as JSON").locator("visible=true").click()
