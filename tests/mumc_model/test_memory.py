@@ -14,12 +14,21 @@ BYTES = 64 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the setting is glibc's")
 
 
-def faults_of_a_later_use():
-    """Page faults of filling as much memory as was freed a moment ago, once small blocks have found their places."""
-    for _ in range(8):
+def least_faults(beside=0):
+    """The fewest page faults that filling as much memory as was freed a moment ago costs in 24 tries.
+
+    The fewest, for a small block may take its place in what was freed, until all small ones have found theirs.
+    `beside` so many other blocks are held: where a small block lies above a large hole in the heap, the hole stays
+    the process's own and serves whoever fits, whatever is set.
+    """
+    held = [torch.ones(BYTES, dtype=torch.uint8) for _ in range(beside)]
+    faults = []
+    for _ in range(24):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(BYTES, dtype=torch.uint8)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    del held
+    return min(faults)
 
 
 def resident():
@@ -29,18 +38,19 @@ def resident():
 
 def test_what_was_freed_is_used_again_without_the_system():
     with reused_memory():
-        faults = faults_of_a_later_use()
+        faults = least_faults()
     assert faults < BYTES / PAGE / 100
 
 
 def test_outside_the_system_is_asked_every_time_before_and_after():
     for _ in range(2):
-        assert faults_of_a_later_use() > 0.9 * BYTES / PAGE
+        assert least_faults(beside=8) > 0.9 * BYTES / PAGE
         with reused_memory():
             pass
 
 
 def test_at_the_end_the_memory_is_given_back_also_after_an_error():
+    held = [torch.ones(BYTES, dtype=torch.uint8) for _ in range(8)]  # In whatever hole the heap has.
     before, within = resident(), 0
 
     def fail():
@@ -54,11 +64,12 @@ def test_at_the_end_the_memory_is_given_back_also_after_an_error():
         fail()
     assert within - before > 0.9 * BYTES
     assert resident() - before < 0.2 * BYTES
+    del held
 
 
 def test_of_blocks_within_one_another_the_outermost_counts():
     with reused_memory():
         with reused_memory():
             torch.ones(BYTES, dtype=torch.uint8)
-        assert faults_of_a_later_use() < BYTES / PAGE / 100
-    assert faults_of_a_later_use() > 0.9 * BYTES / PAGE
+        assert least_faults() < BYTES / PAGE / 100
+    assert least_faults(beside=8) > 0.9 * BYTES / PAGE
