@@ -60,7 +60,7 @@ class PlanTab:
         tell, given = faults_at(self.place), self.fields.given
         changes = [getattr(field, "change") for field in self.fields.all()]  # noqa: B009  # Gradio adds them as it goes.
         outputs = [self.place, self.top, self.rounds, self.words, self.delta, self.typed]
-        calm: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "concurrency_limit": 4}
+        calm: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
         inputs = [self.planned, *self.fields.all()]
         moved = gr.on([page.load, *changes], tell(self.quick), inputs, outputs, **calm)
         moved.then(tell(self.exact), [self.planned], outputs, **calm)
